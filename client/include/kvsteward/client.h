@@ -1,0 +1,155 @@
+// The public C++ client: attaches a worker to the sidecar, maps its memory and drives its sequences.
+//
+// Thread-safety: a Client may be used from several threads; one Sequence belongs to one thread at a time (the step rule).
+// After the sidecar has died every call says so (UNAVAILABLE); Reattach() then makes a new lease, and every old Sequence
+// answers FAILED_PRECONDITION: its tokens are gone with the sidecar's books, though its memory stays readable until the
+// Sequence is destroyed.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kvsteward/shm.h"
+
+namespace kvsteward {
+
+enum class ElementType : uint8_t { kF32 = 1, kF16 = 2, kBF16 = 3 };
+
+struct ModelGeometry {
+  uint32_t layers = 0;
+  uint32_t query_heads = 0;
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+  ElementType dtype = ElementType::kBF16;  // of keys and values
+
+  uint32_t units() const { return layers * kv_heads; }
+};
+
+struct ClientOptions {
+  std::string address;    // gRPC, e.g. "unix:/run/kvsteward/kvsteward.sock"
+  std::string fd_socket;  // path of the tenant's fd socket
+  ModelGeometry geometry;
+  uint32_t window_rows = 32;
+  uint32_t window_slots = 1;
+  uint64_t plan_bytes = 0;
+  std::chrono::milliseconds call_timeout{30'000};
+  std::function<void()> on_draining;  // from a thread of the client's
+};
+
+// What may be asked of one eviction. Exactly one budget is set.
+struct EvictOptions {
+  std::string policy;  // a preset's name or a policy as YAML; empty: the sidecar's default
+  std::optional<uint32_t> budget_tokens;
+  std::optional<uint32_t> budget_ppm;
+  std::optional<uint64_t> budget_bytes;
+  uint32_t window_rows = 0;  // rows in the window slot `window_slot`; 0: no window
+  uint32_t window_slot = 0;
+  ElementType window_dtype = ElementType::kF32;
+  std::vector<uint32_t> window_positions;  // empty: the last rows of the written tokens
+  bool plan_only = false;
+  bool export_plan = false;
+  bool export_scores = false;
+  std::optional<uint64_t> if_version;
+};
+
+struct Evicted {
+  bool no_op = false;
+  uint32_t budget_tokens = 0;
+  std::vector<uint32_t> lengths;  // [units] residents before
+  std::vector<uint32_t> kept;     // [units] residents after
+  uint64_t blocks_freed = 0;
+  uint64_t bytes_evicted = 0;
+  uint64_t bytes_returned = 0;
+  uint64_t version = 0;
+  const kvs_plan* plan = nullptr;  // until the next call that names the sequence
+  uint64_t queue_us = 0, score_us = 0, select_us = 0, compact_us = 0;
+};
+
+class Client;
+
+// One request's cache. Destroying it releases it.
+class Sequence {
+ public:
+  ~Sequence();
+  Sequence(Sequence&&) noexcept;
+  Sequence& operator=(Sequence&&) noexcept;
+
+  uint64_t id() const;
+  uint32_t written() const;   // tokens seen and written, as last told by Wrote()
+  uint32_t reserved() const;  // room, in tokens seen
+
+  // Makes room for `total_tokens` tokens seen. RESOURCE_EXHAUSTED says how much is missing.
+  absl::Status Reserve(uint32_t total_tokens);
+
+  // Residents of a unit (layer * kv_heads + kv_head) now, and the address of one resident's K and V. A slot at or beyond
+  // the residents, up to the reserved room, is where the next tokens go. Valid until the next call on this sequence.
+  uint32_t Residents(uint32_t unit) const;
+  std::byte* Key(uint32_t unit, uint32_t slot) const;
+  std::byte* Value(uint32_t unit, uint32_t slot) const;
+  // The unit's blocks of 16 tokens, in order: K at Block(b), V right behind at Block(b) + block_bytes / 2.
+  std::span<const uint32_t> Row(uint32_t unit) const;
+
+  // The worker has written keys and values of all tokens below `tokens` seen.
+  absl::Status Wrote(uint32_t tokens);
+
+  absl::StatusOr<Evicted> Evict(const EvictOptions& options);
+  absl::Status Truncate(uint32_t tokens);
+  // Releases now, to see the error; the destructor does the same and ignores it.
+  absl::Status Release();
+
+ private:
+  friend class Client;
+  struct Impl;
+  explicit Sequence(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// What is resident from the start (a hand-off, a replay): positions of all units one after the other.
+struct InitialResidents {
+  uint32_t seen_tokens = 0;
+  std::vector<uint32_t> lengths;   // [units]
+  std::vector<int32_t> positions;  // [sum of lengths], ascending within a unit
+};
+
+class Client {
+ public:
+  // Connects both sockets, attaches, maps the regions, passes the self-test. UNAVAILABLE if no sidecar listens.
+  static absl::StatusOr<std::unique_ptr<Client>> Attach(const ClientOptions& options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // A new lease after the sidecar was restarted. Sequences of the old lease stay readable and refuse calls.
+  absl::Status Reattach();
+
+  absl::StatusOr<Sequence> CreateSequence(uint64_t id, uint32_t max_tokens,
+                                          const std::optional<InitialResidents>& residents = std::nullopt);
+  // Reserve for many sequences in one call, once per step. One status each, in order.
+  absl::StatusOr<std::vector<absl::Status>> Reserve(std::span<Sequence* const> sequences,
+                                                    std::span<const uint32_t> total_tokens);
+
+  // Where window slot `slot` is written: [layers, query_heads, rows, head_dim].
+  std::byte* WindowSlot(uint32_t slot) const;
+  uint64_t window_slot_bytes() const;
+  std::byte* Block(uint32_t block) const;
+  uint64_t block_bytes() const;
+  const std::string& lease_name() const;
+  const std::string& backend() const;
+
+ private:
+  friend class Sequence;
+  struct Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kvsteward

@@ -1,0 +1,155 @@
+/* The shared-memory ABI between the sidecar and a worker, and the messages of the fd socket. Plain C, little endian; an
+ * engine developer needs no other file. Sizes are fixed by the assertions at the end.
+ *
+ * Life of a lease
+ *   1. The worker connects a SOCK_SEQPACKET socket to its tenant's fd socket path. The first datagram it receives is a
+ *      kvs_fd_message of type KVS_FD_TICKET. The connection is the lease: when it ends, the memory goes back.
+ *   2. It calls Attach over gRPC with the ticket. Every memory object of the lease then arrives on the socket as one
+ *      KVS_FD_OBJECT datagram with one descriptor, always before the reply that first needs it.
+ *   3. It maps the objects (MADV_DONTFORK, close-on-exec), writes the self-test into the statistics region and opens Hold.
+ *   4. To end in order: unmap everything, send KVS_FD_DETACH, close. A process that just dies is as good.
+ *
+ * Objects
+ *   extents     KV blocks, read and written by the worker. Extent i holds blocks [i * n, (i + 1) * n), n from Attach; mapped
+ *               one behind the other, block b lies at base + b * block_bytes.
+ *   tables      rows of blocks, read-only to the worker; grows by further chunks.
+ *   statistics  window slots and the self-test, written by the worker.
+ *   plans       what the last eviction of a sequence kept, read-only to the worker.
+ *
+ * A block is 16 tokens of one (layer, kv head): K [16, head_dim], then V [16, head_dim], in the lease's dtype, C order.
+ */
+#ifndef KVSTEWARD_SHM_H_
+#define KVSTEWARD_SHM_H_
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVS_SHM_MAGIC 0x3154534bu /* "KST1" */
+#define KVS_SHM_VERSION 1u
+#define KVS_BLOCK_TOKENS 16u
+#define KVS_ALIGNMENT 64u
+
+enum kvs_object_kind { KVS_EXTENT = 1, KVS_TABLES = 2, KVS_STATISTICS = 3, KVS_PLANS = 4 };
+
+/* ---- The fd socket ------------------------------------------------------------------------------------------------ */
+enum kvs_fd_message_type {
+  KVS_FD_TICKET = 1, /* sidecar -> worker, once, first: `ticket` */
+  KVS_FD_OBJECT = 2, /* sidecar -> worker, with one descriptor: kind, index, bytes */
+  KVS_FD_DETACH = 3  /* worker -> sidecar: everything is unmapped */
+};
+
+struct kvs_fd_message {
+  uint32_t magic;   /* KVS_SHM_MAGIC */
+  uint32_t version; /* KVS_SHM_VERSION */
+  uint32_t type;    /* enum kvs_fd_message_type */
+  uint32_t kind;    /* KVS_FD_OBJECT: enum kvs_object_kind */
+  uint32_t index;   /* KVS_FD_OBJECT: counts objects of this kind from 0 */
+  uint32_t reserved;
+  uint64_t bytes;     /* KVS_FD_OBJECT: size of the object */
+  uint8_t ticket[16]; /* KVS_FD_TICKET: give it to Attach */
+};
+
+/* ---- Every region but extents begins with this --------------------------------------------------------------------- */
+struct kvs_region_header {
+  uint32_t magic;
+  uint32_t version;
+  uint32_t kind;
+  uint32_t index;
+  uint64_t bytes;
+  uint64_t lease; /* public id, for logs */
+  uint8_t reserved[32];
+};
+
+/* ---- Table region ---------------------------------------------------------------------------------------------------
+ * CreateSequence says in which chunk and at which offset a sequence's table lies:
+ *   kvs_sequence_table | one uint64_t `current` word per unit, padded to 64 | rows: unit 0 slot 0, unit 0 slot 1, unit 1 ...
+ * A unit is layer * kv_heads + kv_head. Each has two row slots; bit 0 of its word says which is valid, the other bits are
+ * its version. The sidecar fills the other slot and then stores the word with release; a reader loads it with acquire. So
+ * a unit is always entirely old or entirely new, whenever the sidecar dies.
+ * Residents of the unit after T tokens of the sequence: row_len + (T - base_tokens); the next token's slot is that number. */
+struct kvs_sequence_table {
+  uint32_t magic;
+  uint32_t units;
+  uint32_t row_capacity; /* blocks a row can hold */
+  uint32_t reserved0;
+  uint64_t row_stride; /* bytes from one row slot to the next */
+  uint64_t rows_offset; /* bytes from this struct to the first row slot */
+  uint8_t reserved[32];
+};
+
+struct kvs_row {
+  uint32_t row_len;     /* residents when the row was settled */
+  uint32_t base_tokens; /* tokens the sequence had seen then */
+  uint32_t blocks;      /* entries that follow; grows in place when Reserve appends */
+  uint32_t reserved;
+  uint32_t block[]; /* index of each block of 16 tokens, in order of position */
+};
+
+/* ---- Statistics region ---------------------------------------------------------------------------------------------- */
+#define KVS_SELF_TEST_OFFSET 64u  /* 16 bytes: the ticket, each byte xor 0x5a */
+#define KVS_WINDOWS_OFFSET 4096u /* window slot s at KVS_WINDOWS_OFFSET + s * window_slot_bytes (from Attach) */
+/* A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order, packed. */
+
+/* ---- Plan region ----------------------------------------------------------------------------------------------------
+ * Evict says at which offset its plan lies, if one was asked for. Valid until the next call that names the sequence.
+ *   kvs_plan | kvs_unit_plan per unit | masks, index lists and scores where kvs_unit_plan says */
+struct kvs_plan {
+  uint32_t magic;
+  uint32_t units;
+  uint64_t sequence;
+  uint64_t bytes; /* all of it */
+  uint32_t budget_tokens;
+  uint32_t no_op;
+  uint8_t reserved[32];
+};
+
+struct kvs_unit_plan {
+  uint32_t residents;      /* before */
+  uint32_t kept;           /* after */
+  uint64_t mask_offset;    /* from kvs_plan: uint64_t words, bit j % 64 of word j / 64 is set if resident j stays */
+  uint64_t indices_offset; /* uint32_t [kept]: residents that stay, ascending */
+  uint64_t scores_offset;  /* float [residents]: refined scores, 0 for protected tokens; 0 if scores were not asked for */
+};
+
+/* ---- Arithmetic ------------------------------------------------------------------------------------------------------ */
+static inline uint64_t kvs_align(uint64_t bytes) { return (bytes + KVS_ALIGNMENT - 1) / KVS_ALIGNMENT * KVS_ALIGNMENT; }
+static inline uint64_t kvs_row_stride(uint32_t row_capacity) {
+  return kvs_align(sizeof(struct kvs_row) + (uint64_t)row_capacity * sizeof(uint32_t));
+}
+static inline uint64_t kvs_rows_offset(uint32_t units) {
+  return sizeof(struct kvs_sequence_table) + kvs_align((uint64_t)units * sizeof(uint64_t));
+}
+static inline uint64_t kvs_table_bytes(uint32_t units, uint32_t row_capacity) {
+  return kvs_rows_offset(units) + 2 * (uint64_t)units * kvs_row_stride(row_capacity);
+}
+static inline const uint64_t* kvs_unit_word(const struct kvs_sequence_table* table, uint32_t unit) {
+  return (const uint64_t*)((const uint8_t*)table + sizeof(struct kvs_sequence_table)) + unit;
+}
+static inline const struct kvs_row* kvs_row_slot(const struct kvs_sequence_table* table, uint32_t unit, uint32_t slot) {
+  return (const struct kvs_row*)((const uint8_t*)table + table->rows_offset +
+                                 (2 * (uint64_t)unit + slot) * table->row_stride);
+}
+/* The valid row of a unit. Its blocks stay valid until the worker names the sequence in its next call. */
+static inline const struct kvs_row* kvs_current_row(const struct kvs_sequence_table* table, uint32_t unit) {
+  const uint64_t word = __atomic_load_n(kvs_unit_word(table, unit), __ATOMIC_ACQUIRE);
+  return kvs_row_slot(table, unit, (uint32_t)(word & 1));
+}
+
+#ifdef __cplusplus
+} /* extern "C" */
+#define KVS_STATIC_ASSERT static_assert
+#else
+#define KVS_STATIC_ASSERT _Static_assert
+#endif
+
+KVS_STATIC_ASSERT(sizeof(struct kvs_fd_message) == 48, "ABI");
+KVS_STATIC_ASSERT(sizeof(struct kvs_region_header) == 64, "ABI");
+KVS_STATIC_ASSERT(sizeof(struct kvs_sequence_table) == 64, "ABI");
+KVS_STATIC_ASSERT(sizeof(struct kvs_row) == 16, "ABI");
+KVS_STATIC_ASSERT(sizeof(struct kvs_plan) == 64, "ABI");
+KVS_STATIC_ASSERT(sizeof(struct kvs_unit_plan) == 32, "ABI");
+
+#endif /* KVSTEWARD_SHM_H_ */
