@@ -41,7 +41,11 @@ class File {
   const Tensor* Find(const std::string& name) const;
 
  private:
+  // As Open; its errors lack the path.
+  static absl::StatusOr<File> Read(const std::string& path);
+
   Mapping mapping_;
+  std::vector<std::vector<std::byte>> copies_;  // of tensors that the file does not align
   std::map<std::string, Tensor> tensors_;
   std::map<std::string, std::string> metadata_;
 };

@@ -20,7 +20,8 @@ struct Unit {
   std::string_view suffix;
   int64_t bytes;
 };
-constexpr Unit kByteUnits[] = {{"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}, {"B", 1}};
+constexpr Unit kByteUnits[] = {
+    {"KiB", int64_t{1} << 10}, {"MiB", int64_t{1} << 20}, {"GiB", int64_t{1} << 30}, {"B", 1}};
 
 absl::Status Refused(std::string_view text, const std::string& why) {
   return absl::InvalidArgumentError("budget is '" + std::string(text.substr(0, 64)) + "'; " + why);
@@ -68,8 +69,9 @@ absl::StatusOr<int64_t> BudgetTokens(const Budget& budget, const Geometry& geome
       }
       const int64_t tokens = budget.amount * std::clamp<int64_t>(seen, 0, kMaxTokens) / kPpm;
       if (tokens < 1) {
-        return absl::InvalidArgumentError("budget is " + PrintDecimal(budget.amount, 4) + "%, which is no token of the " +
-                                          std::to_string(seen) + " seen; it must be larger");
+        return absl::InvalidArgumentError("budget is " + PrintDecimal(budget.amount, 4) +
+                                          "%, which is no token of the " + std::to_string(seen) +
+                                          " seen; it must be larger");
       }
       return tokens;
     }

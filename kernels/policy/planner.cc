@@ -28,7 +28,8 @@ absl::Status ValidateGeometry(const Geometry& geometry, size_t units) {
                                       "; all must be at least 1, kv heads at most 4096 and a divisor of query heads");
   }
   if (int64_t{geometry.layers} * geometry.kv_heads != static_cast<int64_t>(units)) {
-    return absl::InvalidArgumentError("units has " + std::to_string(units) + " entries; it must have layers * kv_heads");
+    return absl::InvalidArgumentError("units has " + std::to_string(units) +
+                                      " entries; it must have layers * kv_heads");
   }
   return absl::OkStatus();
 }
@@ -122,8 +123,9 @@ absl::Status EvictionPlanner::Step() {
   const auto heads = static_cast<size_t>(sequence_.geometry.kv_heads);
   std::vector<std::span<uint64_t>> masks;
   for (size_t u = layer * heads; u < (layer + 1) * heads; ++u) {
-    masks.push_back(std::span(plan_.mask).subspan(static_cast<size_t>(plan_.mask_offsets[u]),
-                                                  static_cast<size_t>(plan_.mask_offsets[u + 1] - plan_.mask_offsets[u])));
+    masks.push_back(std::span(plan_.mask)
+                        .subspan(static_cast<size_t>(plan_.mask_offsets[u]),
+                                 static_cast<size_t>(plan_.mask_offsets[u + 1] - plan_.mask_offsets[u])));
   }
   engine_->SelectLayer(scores, policy_, plan_.layer_budgets[layer], std::span(plan_.kept).subspan(layer * heads, heads),
                        masks);

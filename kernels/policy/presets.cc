@@ -24,10 +24,10 @@ Protect Recent(int32_t sinks, int32_t recent) { return {.sinks = sinks, .recent 
 std::vector<Policy> MakePresets() {
   std::vector<Policy> presets;
 
-  // The default: AhaKV's signal with Ada-KV's head budgets. It changes AhaKV where its weak spots are: the gain is never
-  // below the model's own softmax (g_min 1), the value prior is not blurred over neighbours (pool 1) and is scaled by
-  // its mean, so that one loud token does not silence its head under joint budgets; and the attention sinks, which
-  // have small values, are protected.
+  // The default: AhaKV's signal with Ada-KV's head budgets. It changes AhaKV where its weak spots are: the gain is
+  // never below the model's own softmax (g_min 1), the value prior is not blurred over neighbours (pool 1) and is
+  // scaled by its mean, so that one loud token does not silence its head under joint budgets; and the attention sinks,
+  // which have small values, are protected.
   presets.push_back({.name = "ahakv-ada",
                      .window = 32,
                      .signal = {.kind = Signal::Kind::kStepGainSoftmax, .g_min_ppm = kPpm},
@@ -39,9 +39,9 @@ std::vector<Policy> MakePresets() {
                      .head = {.kind = HeadBudget::Kind::kAdaFloor, .alpha_ppm = 200'000},
                      .select = Select::kTopK});
 
-  // AhaKV (arXiv 2506.03762): step-gain softmax, accumulated over the last 32 rows, times the pooled value norms. Open in
-  // the paper and fixed here: pool width 7 that divides by what exists, group mean, k the whole budget with the recent
-  // tokens, i the tokens seen, no sinks.
+  // AhaKV (arXiv 2506.03762): step-gain softmax, accumulated over the last 32 rows, times the pooled value norms. Open
+  // in the paper and fixed here: pool width 7 that divides by what exists, group mean, k the whole budget with the
+  // recent tokens, i the tokens seen, no sinks.
   presets.push_back({.name = "ahakv",
                      .window = 32,
                      .signal = {.kind = Signal::Kind::kStepGainSoftmax, .g_min_ppm = 0},
@@ -53,8 +53,8 @@ std::vector<Policy> MakePresets() {
                      .head = {},
                      .select = Select::kTopK});
 
-  // SnapKV (arXiv 2404.14469): window attention, max-pooled, in its LongBench setting (window 32, pool 7). It selects per
-  // kv head, where the authors' code repeats the keys and stores what each query head selects.
+  // SnapKV (arXiv 2404.14469): window attention, max-pooled, in its LongBench setting (window 32, pool 7). It selects
+  // per kv head, where the authors' code repeats the keys and stores what each query head selects.
   presets.push_back({.name = "snapkv",
                      .window = 32,
                      .signal = {.kind = Signal::Kind::kSoftmax},
@@ -66,9 +66,9 @@ std::vector<Policy> MakePresets() {
                      .head = {},
                      .select = Select::kTopK});
 
-  // Ada-SnapKV (arXiv 2407.11550): SnapKV's scores, head budgets blended from the joint best (80 %) and the uniform share
-  // (20 %; in the authors' code alpha weighs the uniform part). Rounded by largest remainder, because the total of the
-  // authors' rounding drifts.
+  // Ada-SnapKV (arXiv 2407.11550): SnapKV's scores, head budgets blended from the joint best (80 %) and the uniform
+  // share (20 %; in the authors' code alpha weighs the uniform part). Rounded by largest remainder, because the total
+  // of the authors' rounding drifts.
   presets.push_back({.name = "ada-snapkv",
                      .window = 32,
                      .signal = {.kind = Signal::Kind::kSoftmax},
@@ -111,7 +111,8 @@ std::vector<Policy> MakePresets() {
 }
 
 const std::vector<Policy>& Presets() {
-  static const auto* const presets = new std::vector<Policy>(MakePresets());  // never destroyed: threads may outlive main
+  static const auto* const presets =
+      new std::vector<Policy>(MakePresets());  // never destroyed: threads may outlive main
   return *presets;
 }
 

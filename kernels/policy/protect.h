@@ -1,5 +1,5 @@
-// Stage 5: which residents of a unit are protected. Positions ascend, so the protected tokens are a head (the sinks) and
-// a tail (the recent ones) of the unit, and its candidates are the range between. Stateless.
+// Stage 5: which residents of a unit are protected. Positions ascend, so the protected tokens are a head (the sinks)
+// and a tail (the recent ones) of the unit, and its candidates are the range between. Stateless.
 #pragma once
 
 #include <cstdint>

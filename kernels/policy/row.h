@@ -45,7 +45,8 @@ class RowCursor {
   uint32_t offset_;
 };
 
-// The absolute position of resident `j`. Costs O(runs) for a token that survived an eviction. REQUIRES: 0 <= j < length.
+// The absolute position of resident `j`. Costs O(runs) for a token that survived an eviction. REQUIRES: 0 <= j <
+// length.
 inline int32_t PositionOf(const UnitView& unit, const PoolView& pool, int32_t j) {
   if (j >= unit.stored) return unit.appended_position + (j - unit.stored);
   const size_t block = BlockOf(unit.row, static_cast<uint32_t>(j / kBlockTokens));

@@ -20,8 +20,7 @@ std::span<const float> CandidatesOf(std::span<const float> unit) {
 }
 
 // Sets the bits of the protected tokens and of the `share` best candidates, ties to the lower position.
-void MarkBest(std::span<const float> unit, std::span<const float> candidates, int64_t share,
-              std::span<uint64_t> mask) {
+void MarkBest(std::span<const float> unit, std::span<const float> candidates, int64_t share, std::span<uint64_t> mask) {
   const int64_t no_floor = 0;
   const Cut cut = FindCut(std::span(&candidates, 1), std::span(&no_floor, 1), share);
   int64_t ties = share - cut.above[0];

@@ -1,6 +1,6 @@
-// Stages 7 and 8 of one layer: which candidates stay. The one definition that all backends share, so that a plan depends
-// on the emitted scores alone. Exact radix selection over the scores' bits: O(residents), no sorting, no floating point
-// arithmetic. Stateless; thread-safe.
+// Stages 7 and 8 of one layer: which candidates stay. The one definition that all backends share, so that a plan
+// depends on the emitted scores alone. Exact radix selection over the scores' bits: O(residents), no sorting, no
+// floating point arithmetic. Stateless; thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "kernels/policy/decimal.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
@@ -11,11 +12,11 @@ namespace {
 constexpr int32_t kMaxPool = 4095;
 constexpr size_t kMaxName = 64;
 
+std::string Decimal(int64_t ppm) { return ppm < 0 ? "negative" : PrintDecimal(ppm, 6); }
+
 absl::Status Wrong(const std::string& field, const std::string& value, const std::string& allowed) {
   return absl::InvalidArgumentError(field + " is " + value + "; it must be " + allowed);
 }
-
-std::string Decimal(int64_t ppm) { return std::to_string(ppm) + "e-6"; }
 
 // Names become labels of metrics and of reports.
 bool IsName(const std::string& name) {
