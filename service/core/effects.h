@@ -110,6 +110,7 @@ struct CreateObject {  // answered by ObjectReady
   LeaseId lease = 0;
   Object object;
   Shape shape;
+  std::shared_ptr<const LeaseSpec> spec;  // as AttachAsked brought it
 };
 struct ExportObject {  // its descriptor goes to the worker over the lease's fd socket
   LeaseId lease = 0;

@@ -39,6 +39,9 @@ struct LeaseRef {
   uint64_t epoch = 0;
 };
 
+// What memory and device must know of a lease and core does not: geometry, window slots. Core only hands it on.
+struct LeaseSpec;
+
 struct AttachAsked {
   CallId call = 0;
   Secret ticket{};
@@ -47,6 +50,7 @@ struct AttachAsked {
   uint64_t statistics_bytes = 0;
   uint64_t plan_bytes = 0;
   std::string geometry;  // canonical text of the whole request, to tell a repeated Attach from another one
+  std::shared_ptr<const LeaseSpec> spec;
 };
 // The worker has mapped its regions and written the self-test pattern; the stream `call` carries its notices from now on.
 struct HoldOpened {
