@@ -1,0 +1,229 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <numbers>
+#include <optional>
+#include <vector>
+
+#include "kernels/cpu/bad_numbers.h"
+#include "kernels/cpu/element.h"
+#include "kernels/cpu/tiles.h"
+#include "kernels/policy/row.h"
+
+namespace kvsteward::engine::cpu {
+namespace {
+
+constexpr size_t kPackedBytes = size_t{2} << 20;  // packed queries held at a time, but at least one kv head's
+
+// One kv head of the layer while it is scored.
+struct Head {
+  int32_t index = 0;
+  const UnitView* unit = nullptr;
+  float* scores = nullptr;  // [length]
+  hwy::AlignedFreeUniquePtr<float[]> panels;
+  std::vector<float> scale;
+  std::vector<int32_t> visible;
+  QueryRows rows;
+
+  std::vector<float> chunk_max;   // [chunks][count]
+  std::vector<double> chunk_sum;  // [chunks][count]
+  std::vector<uint8_t> finite;    // [chunks]
+  std::vector<float> max;         // [count]
+  std::vector<float> inverse;     // [count]
+};
+
+// A head's chunk: a task.
+struct Task {
+  Head* head = nullptr;
+  int32_t chunk = 0;
+};
+
+class LayerScorer {
+ public:
+  LayerScorer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer, ThreadPool& threads)
+      : sequence_(sequence),
+        policy_(policy),
+        k_(k),
+        layer_(layer),
+        threads_(threads),
+        rows_used_(std::min(policy.window, sequence.window.rows)),
+        rows_(sequence.geometry.group() * rows_used_),
+        chunk_keys_(ChunkKeys(rows_)) {
+    for (int i = 0; i < threads.threads(); ++i) scratch_.emplace_back(sequence.geometry.head_dim, rows_);
+  }
+
+  // Scores kv heads [first, first + heads.size()), whose `scores` are set.
+  absl::Status Score(std::span<Head> heads) {
+    std::vector<Task> tasks;
+    for (Head& head : heads) {
+      const int32_t chunks = (head.unit->length + chunk_keys_ - 1) / chunk_keys_;
+      for (int32_t chunk = 0; chunk < chunks; ++chunk) tasks.push_back({&head, chunk});
+      head.finite.assign(static_cast<size_t>(chunks), 1);
+    }
+    const auto heads_count = static_cast<int64_t>(heads.size());
+    const auto tasks_count = static_cast<int64_t>(tasks.size());
+    threads_.ParallelFor(heads_count, [&](int64_t i, int) { Pack(heads[static_cast<size_t>(i)]); });
+    threads_.ParallelFor(tasks_count, [&](int64_t i, int worker) { Reduce(tasks[static_cast<size_t>(i)], worker); });
+    for (const Head& head : heads) {
+      if (std::find(head.finite.begin(), head.finite.end(), 0) == head.finite.end()) continue;
+      absl::Status status = FindBadNumber(sequence_, layer_, head.index, head.rows, FirstRow());
+      if (!status.ok()) return status;
+    }
+    threads_.ParallelFor(heads_count, [&](int64_t i, int) { Combine(heads[static_cast<size_t>(i)]); });
+    threads_.ParallelFor(tasks_count, [&](int64_t i, int worker) { Fill(tasks[static_cast<size_t>(i)], worker); });
+    return absl::OkStatus();
+  }
+
+  // kv heads whose packed queries are held at a time.
+  int32_t Batch() const {
+    const size_t head_bytes = static_cast<size_t>(rows_) * static_cast<size_t>(sequence_.geometry.head_dim) * 4;
+    return static_cast<int32_t>(std::clamp<size_t>(kPackedBytes / head_bytes, 1, sequence_.geometry.kv_heads));
+  }
+
+ private:
+  int32_t FirstRow() const { return sequence_.window.rows - rows_used_; }
+
+  // g log2(e) / sqrt(d) of a query at `position`.
+  float Scale(int32_t position) const {
+    double gain = 1;
+    if (policy_.signal.kind == Signal::Kind::kStepGainSoftmax) {
+      const double ratio = (static_cast<double>(position) + 1) / static_cast<double>(k_);
+      gain = std::max(static_cast<double>(policy_.signal.g_min_ppm) / double{kPpm},
+                      std::sqrt(2 * std::log(std::max(1.0, ratio))));
+    }
+    return static_cast<float>(gain * std::numbers::log2e / std::sqrt(static_cast<double>(sequence_.geometry.head_dim)));
+  }
+
+  // How many residents have a position <= `position`.
+  int32_t VisibleCount(const UnitView& unit, int32_t position) const {
+    int32_t low = 0;
+    int32_t high = unit.length;
+    while (low < high) {
+      const int32_t middle = low + (high - low) / 2;
+      if (PositionOf(unit, sequence_.pool, middle) <= position) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
+  void Pack(Head& head) const {
+    const Geometry& geometry = sequence_.geometry;
+    const WindowView& window = sequence_.window;
+    const auto dim = static_cast<size_t>(geometry.head_dim);
+    const auto count = static_cast<size_t>(rows_);
+    head.panels = hwy::AllocateAligned<float>((count + kPanelRows - 1) / kPanelRows * kPanelRows * dim);
+    head.scale.resize(count);
+    head.visible.resize(count);
+    const size_t chunks = head.finite.size();
+    head.chunk_max.resize(chunks * count);
+    head.chunk_sum.resize(chunks * count);
+
+    std::fill_n(head.panels.get() + count / kPanelRows * kPanelRows * dim,
+                count % kPanelRows == 0 ? 0 : kPanelRows * dim, 0.0f);
+    int32_t min_visible = head.unit->length;
+    for (int32_t row = 0; row < rows_; ++row) {
+      const int32_t query_head = head.index * geometry.group() + row / rows_used_;
+      const int32_t in_window = FirstRow() + row % rows_used_;
+      const size_t first =
+          ((static_cast<size_t>(layer_) * geometry.query_heads + query_head) * window.rows + in_window) * dim;
+      float* to = head.panels.get() + row / kPanelRows * dim * kPanelRows + row % kPanelRows;
+      for (size_t i = 0; i < dim; ++i) to[i * kPanelRows] = Element(window.dtype, window.queries, first + i);
+      const int32_t position = window.positions[static_cast<size_t>(in_window)];
+      const auto at = static_cast<size_t>(row);
+      head.scale[at] = Scale(position);
+      head.visible[at] =
+          row < rows_used_ ? VisibleCount(*head.unit, position) : head.visible[at - static_cast<size_t>(rows_used_)];
+      min_visible = std::min(min_visible, head.visible[at]);
+    }
+    head.rows = {geometry.group(),  rows_used_,        geometry.head_dim,  min_visible,
+                 head.panels.get(), head.scale.data(), head.visible.data()};
+  }
+
+  Chunk ChunkOf(const Task& task) const {
+    const int32_t begin = task.chunk * chunk_keys_;
+    const int32_t end = std::min<int64_t>(task.head->unit->length, int64_t{begin} + chunk_keys_);
+    return {&sequence_.geometry, &sequence_.pool, task.head->unit, begin, end};
+  }
+
+  void Reduce(const Task& task, int worker) {
+    Head& head = *task.head;
+    const size_t at = static_cast<size_t>(task.chunk) * static_cast<size_t>(rows_);
+    head.finite[static_cast<size_t>(task.chunk)] = ReduceChunk(
+        head.rows, ChunkOf(task), scratch_[static_cast<size_t>(worker)], &head.chunk_max[at], &head.chunk_sum[at]);
+  }
+
+  // The chunks' normalisers to the rows', in the chunks' order.
+  void Combine(Head& head) const {
+    const auto count = static_cast<size_t>(rows_);
+    head.max.assign(count, 0.0f);
+    head.inverse.assign(count, 0.0f);
+    for (size_t row = 0; row < count; ++row) {
+      if (head.visible[row] == 0) continue;
+      float max = -FLT_MAX;
+      for (size_t at = row; at < head.chunk_max.size(); at += count) max = std::max(max, head.chunk_max[at]);
+      double sum = 0;
+      for (size_t at = row; at < head.chunk_max.size(); at += count) {
+        sum += head.chunk_sum[at] * std::exp2(double{head.chunk_max[at]} - max);
+      }
+      head.max[row] = max;
+      head.inverse[row] = static_cast<float>(1 / sum);
+    }
+  }
+
+  void Fill(const Task& task, int worker) {
+    const Head& head = *task.head;
+    double factor = 1;
+    if (policy_.accumulate == Accumulate::kMean) factor /= rows_used_;
+    if (policy_.group == Group::kMean) factor /= sequence_.geometry.group();
+    const Fold fold{policy_.accumulate == Accumulate::kMax, policy_.group == Group::kMax, static_cast<float>(factor)};
+    const Chunk chunk = ChunkOf(task);
+    ScoreChunk(head.rows, chunk, fold, head.max.data(), head.inverse.data(), scratch_[static_cast<size_t>(worker)],
+               head.scores + chunk.begin);
+  }
+
+  const SequenceView& sequence_;
+  const Policy& policy_;
+  const int64_t k_;
+  const int32_t layer_;
+  ThreadPool& threads_;
+  const int32_t rows_used_;
+  const int32_t rows_;  // query rows of a kv head
+  const int32_t chunk_keys_;
+  std::vector<Scratch> scratch_;  // [threads]
+};
+
+}  // namespace
+
+int32_t ChunkKeys(int32_t rows) {
+  constexpr int64_t kLeastTiles = 32;
+  const int64_t tiles = std::max<int64_t>(kLeastTiles, (int64_t{3} * rows + kTileKeys - 1) / kTileKeys);
+  return static_cast<int32_t>(std::min<int64_t>(tiles, INT32_MAX / kTileKeys) * kTileKeys);
+}
+
+absl::Status ScoreAttention(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
+                            ThreadPool& threads, std::span<float> scores) {
+  const int32_t kv_heads = sequence.geometry.kv_heads;
+  LayerScorer scorer(sequence, policy, k, layer, threads);
+  float* next = scores.data();
+  std::vector<Head> heads;
+  for (int32_t first = 0; first < kv_heads; first += static_cast<int32_t>(heads.size())) {
+    heads.clear();
+    heads.resize(static_cast<size_t>(std::min(scorer.Batch(), kv_heads - first)));
+    for (size_t i = 0; i < heads.size(); ++i) {
+      heads[i].index = first + static_cast<int32_t>(i);
+      heads[i].unit = &sequence.units[static_cast<size_t>(layer) * kv_heads + heads[i].index];
+      heads[i].scores = next;
+      next += heads[i].unit->length;
+    }
+    absl::Status status = scorer.Score(heads);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvsteward::engine::cpu

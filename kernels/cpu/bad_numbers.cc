@@ -1,0 +1,78 @@
+#include "kernels/cpu/bad_numbers.h"
+
+#include <cfloat>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/element.h"
+#include "kernels/policy/row.h"
+
+namespace kvsteward::engine::cpu {
+namespace {
+
+bool AllFinite(DType dtype, const std::byte* data, int32_t dim) {
+  for (int32_t k = 0; k < dim; ++k) {
+    if (!std::isfinite(Element(dtype, data, static_cast<size_t>(k)))) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t kv_head, const QueryRows& rows,
+                           int32_t first_row) {
+  const Geometry& geometry = sequence.geometry;
+  const WindowView& window = sequence.window;
+  const UnitView& unit = sequence.units[static_cast<size_t>(layer) * geometry.kv_heads + kv_head];
+  const size_t query_bytes = static_cast<size_t>(rows.dim) * SizeOf(window.dtype);
+  const auto query = [&](int32_t row) {
+    const size_t head = static_cast<size_t>(kv_head) * rows.heads + row / rows.rows_per_head;
+    const size_t in_window = static_cast<size_t>(first_row + row % rows.rows_per_head);
+    const size_t in_layer = (static_cast<size_t>(layer) * geometry.query_heads + head) * window.rows + in_window;
+    return window.queries + in_layer * query_bytes;
+  };
+  const auto place = [&](int32_t row) {
+    return absl::StrCat("layer ", layer, ", query head ", kv_head * rows.heads + row / rows.rows_per_head, ", row ",
+                        first_row + row % rows.rows_per_head);
+  };
+
+  for (int32_t row = 0; row < rows.count(); ++row) {
+    if (!AllFinite(window.dtype, query(row), rows.dim)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("queries: ", place(row), " holds NaN or infinity; every number must be finite"));
+    }
+  }
+  RowCursor cursor(unit.row);
+  for (int32_t j = 0; j < unit.length; ++j) {
+    const auto slot = static_cast<size_t>(j % kBlockTokens);
+    const std::byte* key = sequence.pool.keys(cursor.block()) + slot * geometry.token_bytes();
+    if (!AllFinite(geometry.dtype, key, rows.dim)) {
+      return absl::InvalidArgumentError(absl::StrCat("keys: layer ", layer, ", kv head ", kv_head, ", index ", j,
+                                                     " holds NaN or infinity; every number must be finite"));
+    }
+    for (int32_t row = 0; row < rows.count(); ++row) {
+      if (j >= rows.visible[row]) continue;
+      double magnitude = 0;  // no order of adding overflows if this does not
+      for (int32_t k = 0; k < rows.dim; ++k) {
+        const auto at = static_cast<size_t>(k);
+        magnitude += std::fabs(double{Element(window.dtype, query(row), at)} * Element(geometry.dtype, key, at));
+      }
+      if (magnitude * std::fmax(1.0, rows.scale[row]) > 0.999 * double{FLT_MAX}) {
+        return absl::InvalidArgumentError(absl::StrCat("queries and keys: the logit of ", place(row), " and index ", j,
+                                                       " of kv head ", kv_head,
+                                                       " overflows float32; submit smaller numbers"));
+      }
+    }
+    if (slot == kBlockTokens - 1) cursor.Next();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token) {
+  return absl::InvalidArgumentError(absl::StrCat("values: layer ", layer, ", kv head ", kv_head, ", index ", token,
+                                                 " has a squared norm that is not finite; every number must be finite "
+                                                 "and its square within float32"));
+}
+
+}  // namespace kvsteward::engine::cpu

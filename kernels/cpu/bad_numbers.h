@@ -1,0 +1,22 @@
+// The slow search behind the scoring pass: it only runs after a pass has met a number that is not finite, and says
+// which.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kernels/cpu/tiles.h"
+#include "kvsteward/engine/paged.h"
+
+namespace kvsteward::engine::cpu {
+
+// INVALID_ARGUMENT for the first of: a query row used, in (head, row) order; a key, in token order; a logit that its
+// row sees and that overflows float32. OK if there is none (then only a logit that no row sees was not finite, which
+// harms nothing). `first_row` is the first row of the window that is used.
+absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t kv_head, const QueryRows& rows,
+                           int32_t first_row);
+
+// The error for a value norm that is not finite.
+absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token);
+
+}  // namespace kvsteward::engine::cpu

@@ -1,0 +1,15 @@
+// Moving the tokens that stay: a unit's kept keys, values, positions and norms to other blocks, in order. Stateless.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kvsteward/engine/paged.h"
+
+namespace kvsteward::engine::cpu {
+
+// As Engine::CompactUnit.
+void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit, std::span<const uint64_t> mask,
+                 std::span<const Run> to);
+
+}  // namespace kvsteward::engine::cpu

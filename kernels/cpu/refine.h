@@ -1,0 +1,18 @@
+// Stage 4 on the host: refinements of one unit's candidate scores, in order. Sequential within the unit, so the result
+// depends on nothing but its inputs. Stateless.
+#pragma once
+
+#include <span>
+
+#include "kernels/policy/protect.h"
+#include "kvsteward/engine/paged.h"
+#include "kvsteward/engine/policy.h"
+
+namespace kvsteward::engine::cpu {
+
+// `scores` [length] of the unit; only those of `candidates` are read and written. REQUIRES: if a refinement is a
+// kValuePrior, the pool's norms are filled for the unit's residents.
+void RefineUnit(const PoolView& pool, const UnitView& unit, std::span<const Refinement> refinements,
+                CandidateRange candidates, std::span<float> scores);
+
+}  // namespace kvsteward::engine::cpu
