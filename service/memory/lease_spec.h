@@ -1,5 +1,5 @@
-// What memory and device must know of a lease: the geometry of its blocks and its window slots. Made by rpc/ from Attach,
-// immutable once made; core hands it through without looking into it.
+// What memory and device must know of a lease: the geometry of its blocks and its window slots. Made by rpc/ from
+// Attach, immutable once made; core hands it through without looking into it.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,75 @@
+// The one who drives an engine: runs evictions on one thread of its own, an item at a time, fair between tenants and
+// leases. An item is one layer of one job's planning or one wave of its compaction. Thread-safe.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "base/mutex.h"
+#include "kvsteward/engine/engine.h"
+#include "service/core/effects.h"
+#include "service/core/events.h"
+#include "service/device/evict_job.h"
+#include "service/device/fair_queue.h"
+#include "service/memory/lease_pool.h"
+
+namespace kvsteward::device {
+
+class Device {
+ public:
+  // Takes EvictPlanned, UnitsCompacted and JobEnded: on the device's thread, or within EndJob.
+  using OnEvent = std::function<void(core::Event)>;
+
+  explicit Device(std::unique_ptr<engine::Engine> engine);
+  ~Device();  // stops
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  std::string backend() const { return std::string(engine_->name()); }
+
+  // REQUIRES: called once.
+  void Start(OnEvent on_event);
+  // Ends with the item that runs; jobs are dropped with the device. Idempotent; once it returns, the device's thread
+  // never calls on_event again.
+  void Stop();
+
+  // A new job, answered by EvictPlanned. REQUIRES: as EvictJob; no job has this id.
+  void RunEvict(core::RunEvict effect, std::shared_ptr<memory::LeasePool> pool);
+  // The next wave of a job that has answered, answered by UnitsCompacted.
+  void CompactUnits(core::CompactUnits effect);
+  // The job stops before its next layer or unit. What was asked is still answered, by how far it came.
+  void CancelJob(core::JobId job);
+  // The job is over, answered by JobEnded when nothing of it runs and it has let go of its lease's pool. What still
+  // runs is cancelled and answers first.
+  void EndJob(core::JobId job);
+
+ private:
+  struct Entry {
+    std::unique_ptr<EvictJob> job;
+    std::optional<core::CompactUnits> wave;  // what the next item is; none: a layer to plan
+    bool queued = true;                      // has an item, in the queue or running
+    bool answering = false;                  // its last item is done and on_event is about to hear of it
+    bool ending = false;                     // JobEnded is owed
+  };
+
+  void Run();
+  // Waits for the next item; null to stop. The entry stays while it is queued or answering.
+  Entry* Next();
+  void Answer(Entry& entry, core::Event answer);
+
+  const std::unique_ptr<engine::Engine> engine_;
+  OnEvent on_event_;  // set before the thread starts
+  std::thread thread_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ KVS_GUARDED_BY(mutex_) = false;
+  FairQueue queue_ KVS_GUARDED_BY(mutex_);  // jobs that are queued
+  std::map<core::JobId, Entry> jobs_ KVS_GUARDED_BY(mutex_);
+};
+
+}  // namespace kvsteward::device

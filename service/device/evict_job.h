@@ -1,0 +1,55 @@
+// One eviction of one sequence: planned a layer at a time, then compacted in waves of units. Used by one thread, except
+// for Cancel.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/paged.h"
+#include "service/core/effects.h"
+#include "service/core/events.h"
+#include "service/device/evict_spec.h"
+#include "service/memory/lease_pool.h"
+
+namespace kvsteward::device {
+
+class EvictJob {
+ public:
+  // REQUIRES: `pool` is the lease's and holds every block of the units; nothing of that is destroyed before the job.
+  EvictJob(core::RunEvict ask, std::shared_ptr<memory::LeasePool> pool);
+  EvictJob(const EvictJob&) = delete;
+  EvictJob& operator=(const EvictJob&) = delete;
+
+  const core::RunEvict& ask() const { return ask_; }
+
+  // From any thread: stops before the next layer or unit.
+  void Cancel() { cancelled_ = true; }
+
+  // Plans the next layer. The answer comes with the last one, or with what was refused.
+  std::optional<core::EvictPlanned> PlanLayer(engine::Engine& engine);
+  // REQUIRES: planning ended well and was no no-op; each unit is compacted once.
+  core::UnitsCompacted Compact(engine::Engine& engine, const core::CompactUnits& wave);
+
+ private:
+  absl::Status StartPlanning(engine::Engine& engine);
+  core::EvictPlanned Finish(absl::Status status);
+
+  const core::RunEvict ask_;
+  const std::shared_ptr<memory::LeasePool> pool_;
+  const std::chrono::steady_clock::time_point asked_at_ = std::chrono::steady_clock::now();
+  std::atomic<bool> cancelled_ = false;
+
+  bool started_ = false;
+  core::EvictTimes times_;
+  std::vector<engine::UnitView> units_;
+  std::vector<int32_t> window_positions_;
+  std::optional<engine::EvictionPlanner> planner_;
+  engine::Plan plan_;
+};
+
+}  // namespace kvsteward::device

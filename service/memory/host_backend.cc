@@ -1,0 +1,111 @@
+#include "service/memory/host_backend.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/unique_fd.h"
+
+namespace kvsteward::memory {
+namespace {
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+absl::Status CreateError(const char* call, uint64_t bytes) {
+  const int error = errno;
+  const std::string text =
+      std::string(call) + " failed for a memory object of " + std::to_string(bytes) + " bytes: " + std::strerror(error);
+  switch (error) {
+    case ENOMEM:
+    case ENOSPC:
+    case EFBIG:
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(text);
+    default:
+      return absl::UnavailableError(text);
+  }
+}
+
+// What the kernel could still hand out. A memfd has no limit of its own: without this look, allocating more than there
+// is would wake the OOM killer instead of failing.
+uint64_t AvailableBytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key, rest; meminfo >> key; std::getline(meminfo, rest)) {
+    uint64_t kib = 0;
+    if (key == "MemAvailable:" && meminfo >> kib) return kib * 1024;
+  }
+  return std::numeric_limits<uint64_t>::max();
+}
+
+class HostObject : public MemoryObject {
+ public:
+  HostObject(UniqueFd fd, std::byte* data, size_t bytes, bool placed)
+      : fd_(std::move(fd)), bytes_(data, bytes), placed_(placed) {}
+
+  ~HostObject() override {
+    if (placed_) {
+      // Covering it leaves no hole in the caller's range, where another thread's mapping could come to lie.
+      mmap(bytes_.data(), bytes_.size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    } else {
+      munmap(bytes_.data(), bytes_.size());
+    }
+  }
+
+  std::span<std::byte> bytes() const override { return bytes_; }
+  int descriptor() const override { return fd_.get(); }
+
+ private:
+  UniqueFd fd_;
+  std::span<std::byte> bytes_;
+  bool placed_;
+};
+
+class HostBackend : public Backend {
+ public:
+  std::string_view name() const override { return "memfd"; }
+
+  absl::StatusOr<std::unique_ptr<MemoryObject>> Create(uint64_t bytes, Writers writers, std::byte* at) override {
+    if (bytes == 0 || bytes % static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) != 0) {
+      return absl::InvalidArgumentError("a memory object of " + std::to_string(bytes) +
+                                        " bytes is no positive multiple of the page size");
+    }
+    if (const uint64_t available = AvailableBytes(); bytes > available) {
+      return absl::ResourceExhaustedError("a memory object of " + std::to_string(bytes) +
+                                          " bytes is more than the machine's available " + std::to_string(available));
+    }
+    UniqueFd fd(memfd_create("kvsteward", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!fd) return CreateError("memfd_create", bytes);
+    if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return CreateError("ftruncate", bytes);
+    int failed;
+    do {
+      failed = fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes));
+    } while (failed != 0 && errno == EINTR);
+    if (failed != 0) return CreateError("fallocate", bytes);
+
+    void* data = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (at == nullptr ? 0 : MAP_FIXED), fd.get(), 0);
+    if (data == MAP_FAILED) return CreateError("mmap", bytes);
+    auto object = std::make_unique<HostObject>(std::move(fd), static_cast<std::byte*>(data), bytes, at != nullptr);
+    if (madvise(data, bytes, MADV_DONTFORK) != 0) return CreateError("madvise", bytes);
+    // The mapping above stays writable whatever the seals say.
+    const int seals =
+        F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | (writers == Writers::kDaemon ? F_SEAL_FUTURE_WRITE : 0);
+    if (fcntl(object->descriptor(), F_ADD_SEALS, seals) != 0) return CreateError("sealing", bytes);
+    return object;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> NewHostBackend() { return std::make_unique<HostBackend>(); }
+
+}  // namespace kvsteward::memory
