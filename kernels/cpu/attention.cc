@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <numbers>
-#include <optional>
 #include <vector>
 
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/bad_numbers.h"
 #include "kernels/cpu/element.h"
 #include "kernels/cpu/tiles.h"
@@ -23,6 +24,7 @@ struct Head {
   const UnitView* unit = nullptr;
   float* scores = nullptr;  // [length]
   hwy::AlignedFreeUniquePtr<float[]> panels;
+  hwy::AlignedFreeUniquePtr<uint16_t[]> amx;
   std::vector<float> scale;
   std::vector<int32_t> visible;
   QueryRows rows;
@@ -111,37 +113,65 @@ class LayerScorer {
     return low;
   }
 
-  void Pack(Head& head) const {
+  // The numbers of query row `row` of the kv head.
+  const std::byte* Query(const Head& head, int32_t row) const {
     const Geometry& geometry = sequence_.geometry;
     const WindowView& window = sequence_.window;
-    const auto dim = static_cast<size_t>(geometry.head_dim);
+    const auto query_head = static_cast<size_t>(head.index) * geometry.group() + row / rows_used_;
+    const auto in_window = static_cast<size_t>(FirstRow() + row % rows_used_);
+    const size_t in_layers =
+        (static_cast<size_t>(layer_) * geometry.query_heads + query_head) * window.rows + in_window;
+    return window.queries + in_layers * static_cast<size_t>(geometry.head_dim) * SizeOf(window.dtype);
+  }
+
+  // Packs the queries for AMX; false if they are not for it.
+  bool PackAmx(Head& head) const {
+    const int32_t dim = sequence_.geometry.head_dim;
+    if (sequence_.window.dtype != DType::kBF16 || sequence_.geometry.dtype != DType::kBF16 || !AmxTakes(dim) ||
+        !AmxAvailable()) {
+      return false;
+    }
+    const auto used = static_cast<size_t>(rows_) * static_cast<size_t>(dim);
+    const auto all = static_cast<size_t>((rows_ + kAmxRows - 1) / kAmxRows * kAmxRows) * static_cast<size_t>(dim);
+    head.amx = hwy::AllocateAligned<uint16_t>(all);
+    std::fill(head.amx.get() + used, head.amx.get() + all, uint16_t{0});
+    for (int32_t row = 0; row < rows_; ++row) {
+      std::memcpy(head.amx.get() + static_cast<size_t>(row) * dim, Query(head, row), static_cast<size_t>(dim) * 2);
+    }
+    if (AmxExact({head.amx.get(), used})) return true;
+    head.amx.reset();
+    return false;
+  }
+
+  void PackPanels(Head& head) const {
+    const auto dim = static_cast<size_t>(sequence_.geometry.head_dim);
+    const auto all = static_cast<size_t>((rows_ + kPanelRows - 1) / kPanelRows * kPanelRows) * dim;
+    head.panels = hwy::AllocateAligned<float>(all);
+    std::fill_n(head.panels.get(), all, 0.0f);
+    for (int32_t row = 0; row < rows_; ++row) {
+      float* to = head.panels.get() + static_cast<size_t>(row / kPanelRows) * dim * kPanelRows + row % kPanelRows;
+      const std::byte* query = Query(head, row);
+      for (size_t i = 0; i < dim; ++i) to[i * kPanelRows] = Element(sequence_.window.dtype, query, i);
+    }
+  }
+
+  void Pack(Head& head) const {
+    if (!PackAmx(head)) PackPanels(head);
     const auto count = static_cast<size_t>(rows_);
-    head.panels = hwy::AllocateAligned<float>((count + kPanelRows - 1) / kPanelRows * kPanelRows * dim);
     head.scale.resize(count);
     head.visible.resize(count);
-    const size_t chunks = head.finite.size();
-    head.chunk_max.resize(chunks * count);
-    head.chunk_sum.resize(chunks * count);
-
-    std::fill_n(head.panels.get() + count / kPanelRows * kPanelRows * dim,
-                count % kPanelRows == 0 ? 0 : kPanelRows * dim, 0.0f);
+    head.chunk_max.resize(head.finite.size() * count);
+    head.chunk_sum.resize(head.finite.size() * count);
     int32_t min_visible = head.unit->length;
-    for (int32_t row = 0; row < rows_; ++row) {
-      const int32_t query_head = head.index * geometry.group() + row / rows_used_;
-      const int32_t in_window = FirstRow() + row % rows_used_;
-      const size_t first =
-          ((static_cast<size_t>(layer_) * geometry.query_heads + query_head) * window.rows + in_window) * dim;
-      float* to = head.panels.get() + row / kPanelRows * dim * kPanelRows + row % kPanelRows;
-      for (size_t i = 0; i < dim; ++i) to[i * kPanelRows] = Element(window.dtype, window.queries, first + i);
-      const int32_t position = window.positions[static_cast<size_t>(in_window)];
-      const auto at = static_cast<size_t>(row);
-      head.scale[at] = Scale(position);
-      head.visible[at] =
-          row < rows_used_ ? VisibleCount(*head.unit, position) : head.visible[at - static_cast<size_t>(rows_used_)];
-      min_visible = std::min(min_visible, head.visible[at]);
+    for (size_t row = 0; row < count; ++row) {
+      const size_t in_head = row % static_cast<size_t>(rows_used_);
+      const int32_t position = sequence_.window.positions[static_cast<size_t>(FirstRow()) + in_head];
+      head.scale[row] = Scale(position);
+      head.visible[row] = row == in_head ? VisibleCount(*head.unit, position) : head.visible[in_head];
+      min_visible = std::min(min_visible, head.visible[row]);
     }
-    head.rows = {geometry.group(),  rows_used_,        geometry.head_dim,  min_visible,
-                 head.panels.get(), head.scale.data(), head.visible.data()};
+    head.rows = {sequence_.geometry.group(), rows_used_,     sequence_.geometry.head_dim, min_visible,
+                 head.panels.get(),          head.amx.get(), head.scale.data(),           head.visible.data()};
   }
 
   Chunk ChunkOf(const Task& task) const {

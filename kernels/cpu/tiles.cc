@@ -4,7 +4,9 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/element.h"
 #include "kernels/policy/row.h"
 
@@ -113,9 +115,27 @@ void TransposeTile(const uint32_t* stage, size_t token_bytes, float* tile) {
   }
 }
 
-void LoadTile(const Chunk& chunk, RowCursor& cursor, int32_t begin, Scratch& scratch) {
+// Staged tokens transposed word by word: pairs [dim / 2][key].
+void TransposePairs(const uint32_t* stage, size_t token_bytes, uint32_t* pairs) {
+  const DU du;
+  const size_t lanes = hn::Lanes(du);
+  for (size_t piece = 0; piece < Scratch::Pieces(token_bytes); ++piece) {
+    for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += lanes) {
+      hn::Vec<DU> a, b, c, e;
+      hn::LoadInterleaved4(du, stage + (piece * kTileKeys + key) * 4, a, b, c, e);
+      uint32_t* to = pairs + piece * 4 * kTileKeys + key;
+      hn::Store(a, du, to);
+      hn::Store(b, du, to + kTileKeys);
+      hn::Store(c, du, to + 2 * kTileKeys);
+      hn::Store(e, du, to + 3 * kTileKeys);
+    }
+  }
+}
+
+void LoadTile(const QueryRows& rows, const Chunk& chunk, RowCursor& cursor, int32_t begin, Scratch& scratch) {
   StageTile(chunk, cursor, begin, scratch.stage());
   const size_t bytes = chunk.geometry->token_bytes();
+  if (rows.amx != nullptr) return TransposePairs(scratch.stage(), bytes, scratch.pairs());
   switch (chunk.geometry->dtype) {
     case DType::kF32:
       return TransposeTile<DType::kF32>(scratch.stage(), bytes, scratch.tile());
@@ -170,9 +190,13 @@ void PanelLogits(const float* panel, const float* tile, int32_t dim, float* out)
   }
 }
 
-// The logits of rows [first, first + count) for the tile. REQUIRES: first is a multiple of kPanelRows.
+// The logits of rows [first, first + count) for the tile. REQUIRES: first is a multiple of kBlockRows.
 void Logits(const QueryRows& rows, int32_t first, int32_t count, Scratch& scratch) {
   float* out = scratch.logits();
+  if (rows.amx != nullptr) {
+    return AmxLogits(rows.amx + static_cast<size_t>(first) * rows.dim, (count + kAmxRows - 1) / kAmxRows,
+                     scratch.pairs(), rows.dim, out);
+  }
   for (int32_t row = 0; row < count;) {
     const int32_t at = first + row;
     const float* panel = rows.panels + static_cast<size_t>(at / kPanelRows) * rows.dim * kPanelRows + at % kPanelRows;
@@ -233,13 +257,15 @@ HWY_INLINE void ReduceRow(const float* logits, float scale, int32_t visible, flo
 bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, float* max, double* sum) {
   const D d;
   const size_t lanes = hn::Lanes(d);
+  std::optional<AmxScope> amx;
+  if (rows.amx != nullptr) amx.emplace();
   const int32_t count = rows.count();
   std::fill_n(max, count, -FLT_MAX);
   std::fill_n(scratch.sums(), static_cast<size_t>(count) * lanes, 0.0f);
   V check = hn::Zero(d);
   RowCursor cursor(chunk.unit->row, static_cast<uint32_t>(chunk.begin / kBlockTokens));
   for (int32_t begin = chunk.begin; begin < chunk.end; begin += kTileKeys) {
-    LoadTile(chunk, cursor, begin, scratch);
+    LoadTile(rows, chunk, cursor, begin, scratch);
     const bool masked = rows.min_visible - begin < kTileKeys;
     for (int32_t first = 0; first < count; first += kBlockRows) {
       const int32_t block = std::min(kBlockRows, count - first);
@@ -314,9 +340,11 @@ void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float*
 void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* inverse,
                 Scratch& scratch, float* scores) {
   HWY_ALIGN float total[kTileKeys];
+  std::optional<AmxScope> amx;
+  if (rows.amx != nullptr) amx.emplace();
   RowCursor cursor(chunk.unit->row, static_cast<uint32_t>(chunk.begin / kBlockTokens));
   for (int32_t begin = chunk.begin; begin < chunk.end; begin += kTileKeys) {
-    LoadTile(chunk, cursor, begin, scratch);
+    LoadTile(rows, chunk, cursor, begin, scratch);
     const bool masked = rows.min_visible - begin < kTileKeys;
     const auto tile = masked ? (fold.max_rows ? FoldTile<true, true> : FoldTile<true, false>)
                              : (fold.max_rows ? FoldTile<false, true> : FoldTile<false, false>);

@@ -3,9 +3,9 @@
 // only its arguments.
 //
 // How one kv head is scored: the G * r query rows that read it are packed once as float32. Keys are cut in chunks (the
-// unit of parallel work) and chunks in tiles of kTileKeys keys, transposed to float32. Pass 1 yields each row's maximum
-// and sum of exponentials per chunk; pass 2 computes the same logits again and adds up the probabilities by column.
-// Logits of kBlockRows rows live in a buffer of the thread, never those of all rows and keys.
+// unit of parallel work) and chunks in tiles of kTileKeys keys, transposed to float32 (or, for AMX, left in bf16). Pass
+// 1 yields each row's maximum and sum of exponentials per chunk; pass 2 computes the same logits again and adds up the
+// probabilities by column. Logits of kBlockRows rows live in a buffer of the thread, never those of all rows and keys.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,8 @@ struct QueryRows {
   int32_t rows_per_head = 0;
   int32_t dim = 0;
   int32_t min_visible = 0;           // the least of `visible`
-  const float* panels = nullptr;     // [ceil(count / 8)][dim][8], rows beyond the last are 0
+  const float* panels = nullptr;     // [ceil(count / 8)][dim][8], rows beyond the last are 0; or else
+  const uint16_t* amx = nullptr;     // [count rounded up to 16][dim] in bf16: keys are bf16 as well, AMX is used
   const float* scale = nullptr;      // [count] g log2(e) / sqrt(dim): exp(g l / sqrt(dim)) = 2^(scale l)
   const int32_t* visible = nullptr;  // [count] the row sees the unit's first `visible` residents
 
@@ -56,9 +57,10 @@ class Scratch {
   Scratch(int32_t dim, int32_t rows);
 
   uint32_t* stage() { return stage_.get(); }  // [pieces of 16 bytes][kTileKeys][4]
-  float* tile() { return tile_.get(); }       // [dim rounded up][kTileKeys]
-  float* logits() { return logits_.get(); }   // [kBlockRows][kTileKeys]
-  float* sums() { return sums_.get(); }       // [rows][lanes]
+  float* tile() { return tile_.get(); }       // [dim rounded up][kTileKeys]; for AMX words [dim / 2][kTileKeys]
+  uint32_t* pairs() { return reinterpret_cast<uint32_t*>(tile_.get()); }
+  float* logits() { return logits_.get(); }  // [kBlockRows][kTileKeys]
+  float* sums() { return sums_.get(); }      // [rows][lanes]
   static size_t Pieces(size_t token_bytes) { return (token_bytes + 15) / 16; }
 
  private:
