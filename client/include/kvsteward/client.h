@@ -1,9 +1,14 @@
 // The public C++ client: attaches a worker to the sidecar, maps its memory and drives its sequences.
 //
-// Thread-safety: a Client may be used from several threads; one Sequence belongs to one thread at a time (the step rule).
-// After the sidecar has died every call says so (UNAVAILABLE); Reattach() then makes a new lease, and every old Sequence
-// answers FAILED_PRECONDITION: its tokens are gone with the sidecar's books, though its memory stays readable until the
-// Sequence is destroyed.
+// Thread-safety: a Client may be used from several threads; one Sequence belongs to one thread at a time (the step
+// rule). After the sidecar has died every call says so (UNAVAILABLE); Reattach() then makes a new lease, and every old
+// Sequence answers FAILED_PRECONDITION: its tokens are gone with the sidecar's books, though its memory stays readable
+// until the Sequence is destroyed. A lease ends when the Client (or its Reattach) and all its Sequences have let go of
+// it.
+//
+// Errors are the sidecar's own, in its words; besides: DEADLINE_EXCEEDED, a call took longer than call_timeout;
+// INTERNAL, the sidecar broke the protocol, nothing that it sent was used and the lease has ended. No call is retried:
+// every call states the wanted end and may be repeated.
 #pragma once
 
 #include <chrono>
@@ -42,7 +47,7 @@ struct ClientOptions {
   uint32_t window_slots = 1;
   uint64_t plan_bytes = 0;
   std::chrono::milliseconds call_timeout{30'000};
-  std::function<void()> on_draining;  // from a thread of the client's
+  std::function<void()> on_draining;  // from a thread of the client's; must not block nor destroy the client
 };
 
 // What may be asked of one eviction. Exactly one budget is set.
@@ -76,7 +81,7 @@ struct Evicted {
 
 class Client;
 
-// One request's cache. Destroying it releases it.
+// One request's cache. Destroying it releases it. A Sequence that was moved from can only be assigned to or destroyed.
 class Sequence {
  public:
   ~Sequence();
@@ -86,22 +91,27 @@ class Sequence {
   uint64_t id() const;
   uint32_t written() const;   // tokens seen and written, as last told by Wrote()
   uint32_t reserved() const;  // room, in tokens seen
+  uint64_t version() const;   // for EvictOptions::if_version
 
   // Makes room for `total_tokens` tokens seen. RESOURCE_EXHAUSTED says how much is missing.
   absl::Status Reserve(uint32_t total_tokens);
 
-  // Residents of a unit (layer * kv_heads + kv_head) now, and the address of one resident's K and V. A slot at or beyond
-  // the residents, up to the reserved room, is where the next tokens go. Valid until the next call on this sequence.
+  // Residents of a unit (layer * kv_heads + kv_head) now, and the address of one resident's K and V. A slot at or
+  // beyond the residents, up to the reserved room, is where the next tokens go. Valid until the next call on this
+  // sequence. nullptr (0 residents, an empty row) for a unit or slot that does not exist, and after Release.
   uint32_t Residents(uint32_t unit) const;
   std::byte* Key(uint32_t unit, uint32_t slot) const;
   std::byte* Value(uint32_t unit, uint32_t slot) const;
   // The unit's blocks of 16 tokens, in order: K at Block(b), V right behind at Block(b) + block_bytes / 2.
   std::span<const uint32_t> Row(uint32_t unit) const;
+  std::byte* Block(uint32_t block) const;
 
-  // The worker has written keys and values of all tokens below `tokens` seen.
+  // The worker has written keys and values of all tokens below `tokens` seen. No call is made; INVALID_ARGUMENT unless
+  // written() <= tokens <= reserved().
   absl::Status Wrote(uint32_t tokens);
 
   absl::StatusOr<Evicted> Evict(const EvictOptions& options);
+  // Forgets the newest tokens, down to `tokens` seen.
   absl::Status Truncate(uint32_t tokens);
   // Releases now, to see the error; the destructor does the same and ignores it.
   absl::Status Release();
@@ -128,22 +138,23 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // A new lease after the sidecar was restarted. Sequences of the old lease stay readable and refuse calls.
+  // A new lease after the old one has ended; OK at once if it has not. Sequences of the old lease stay readable and
+  // refuse calls.
   absl::Status Reattach();
 
   absl::StatusOr<Sequence> CreateSequence(uint64_t id, uint32_t max_tokens,
                                           const std::optional<InitialResidents>& residents = std::nullopt);
-  // Reserve for many sequences in one call, once per step. One status each, in order.
+  // Reserve for many sequences (at most 1024) in one call, once per step. One status each, in order.
   absl::StatusOr<std::vector<absl::Status>> Reserve(std::span<Sequence* const> sequences,
                                                     std::span<const uint32_t> total_tokens);
 
-  // Where window slot `slot` is written: [layers, query_heads, rows, head_dim].
+  // Where window slot `slot` is written: [layers, query_heads, rows, head_dim], packed. nullptr beyond window_slots.
+  // Valid until Reattach.
   std::byte* WindowSlot(uint32_t slot) const;
   uint64_t window_slot_bytes() const;
-  std::byte* Block(uint32_t block) const;
   uint64_t block_bytes() const;
-  const std::string& lease_name() const;
-  const std::string& backend() const;
+  std::string lease_name() const;
+  std::string backend() const;
 
  private:
   friend class Sequence;

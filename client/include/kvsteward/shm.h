@@ -80,6 +80,9 @@ struct kvs_sequence_table {
   uint8_t reserved[32];
 };
 
+/* Standard C++ has no flexible array members, every compiler of it does. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
 struct kvs_row {
   uint32_t row_len;     /* residents when the row was settled */
   uint32_t base_tokens; /* tokens the sequence had seen then */
@@ -87,6 +90,7 @@ struct kvs_row {
   uint32_t reserved;
   uint32_t block[]; /* index of each block of 16 tokens, in order of position */
 };
+#pragma GCC diagnostic pop
 
 /* ---- Statistics region ---------------------------------------------------------------------------------------------- */
 #define KVS_SELF_TEST_OFFSET 64u  /* 16 bytes: the ticket, each byte xor 0x5a */
@@ -136,6 +140,9 @@ static inline const struct kvs_row* kvs_row_slot(const struct kvs_sequence_table
 static inline const struct kvs_row* kvs_current_row(const struct kvs_sequence_table* table, uint32_t unit) {
   const uint64_t word = __atomic_load_n(kvs_unit_word(table, unit), __ATOMIC_ACQUIRE);
   return kvs_row_slot(table, unit, (uint32_t)(word & 1));
+}
+static inline const struct kvs_unit_plan* kvs_unit_plan_of(const struct kvs_plan* plan, uint32_t unit) {
+  return (const struct kvs_unit_plan*)((const uint8_t*)plan + sizeof(struct kvs_plan)) + unit;
 }
 
 #ifdef __cplusplus

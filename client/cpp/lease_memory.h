@@ -1,0 +1,81 @@
+// The mapped memory of one lease: extents in one address range, tables, statistics and plans. Objects are mapped as
+// they arrive, in any order; nothing is unmapped before the end. Every object is verified first, so that a wrong size
+// or a shrinking file cannot fault the worker. Thread-safe: Map and Await under a lock, the addresses are fixed once
+// known.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "base/unique_fd.h"
+#include "client/cpp/connection.h"
+
+namespace kvsteward {
+
+// What the reply to Attach says of the lease's objects. Bytes.
+struct LeaseLayout {
+  uint64_t block_bytes = 0;
+  uint64_t blocks_per_extent = 0;
+  uint64_t extent_bytes = 0;
+  uint64_t statistics_bytes = 0;
+  uint64_t plan_bytes = 0;  // 0: there is no plan region
+};
+
+class LeaseMemory {
+ public:
+  // Address space set aside for extents, without memory behind it: the most a lease can grow to.
+  static constexpr uint64_t kAddressSpaceBytes = uint64_t{1} << 40;
+
+  // INTERNAL if the layout contradicts itself; RESOURCE_EXHAUSTED if the process's address space is limited (ulimit
+  // -v).
+  static absl::StatusOr<std::unique_ptr<LeaseMemory>> Reserve(const LeaseLayout& layout);
+
+  // INTERNAL, naming the object, for anything that is not what the layout and kvsteward/shm.h say.
+  absl::Status Map(ReceivedObject object);
+  // Wakes everyone in Await: no more objects will come, `status` says why.
+  void Close(absl::Status status);
+
+  // Until this many extents and table chunks, the statistics and the plans are mapped. DEADLINE_EXCEEDED, or what Close
+  // said.
+  absl::Status Await(uint32_t extents, uint32_t table_chunks, Deadline deadline);
+
+  // nullptr beyond the mapped extents.
+  std::byte* Block(uint32_t block) const {
+    return block < blocks_.load(std::memory_order_acquire) ? space_.data() + block * layout_.block_bytes : nullptr;
+  }
+  // REQUIRES of all three: Await has said so.
+  std::span<const std::byte> TableChunk(uint32_t index) const;
+  std::span<std::byte> statistics() const;
+  std::span<const std::byte> plans() const;
+
+  const LeaseLayout& layout() const { return layout_; }
+
+ private:
+  explicit LeaseMemory(const LeaseLayout& layout) : layout_(layout) {}
+  absl::Status MapExtent(const ReceivedObject& object) KVS_REQUIRES(mutex_);
+  absl::Status MapRegion(const ReceivedObject& object) KVS_REQUIRES(mutex_);
+  bool Have(uint32_t extents, uint32_t table_chunks) const KVS_REQUIRES(mutex_);
+
+  const LeaseLayout layout_;
+  Mapping space_;                    // kAddressSpaceBytes; extents are mapped into it
+  std::atomic<uint64_t> blocks_{0};  // of the extents from 0 on without a gap
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  absl::Status closed_ KVS_GUARDED_BY(mutex_);
+  std::set<uint32_t> extents_ KVS_GUARDED_BY(mutex_);
+  std::map<uint32_t, Mapping> tables_ KVS_GUARDED_BY(mutex_);
+  uint32_t chunks_ KVS_GUARDED_BY(mutex_) = 0;  // tables from 0 on without a gap
+  Mapping statistics_ KVS_GUARDED_BY(mutex_);
+  Mapping plans_ KVS_GUARDED_BY(mutex_);
+};
+
+}  // namespace kvsteward
