@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/policy/decimal.h"
@@ -238,7 +239,12 @@ absl::StatusOr<Policy> PolicyFromYaml(const std::string& text) {
   Reader reader;
   Policy policy;
   try {
-    policy = ReadPolicy(reader, YAML::Load(text));
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() != 1) {
+      return absl::InvalidArgumentError("policy has " + std::to_string(documents.size()) +
+                                        " documents; it must be exactly one mapping");
+    }
+    policy = ReadPolicy(reader, documents.front());
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError("policy line " + std::to_string(e.mark.line + 1) + ": not valid YAML, " + e.msg);
   }

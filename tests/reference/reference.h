@@ -2,6 +2,7 @@
 // and no header with the engine, so that the two can be compared. Slow on purpose; stateless.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
