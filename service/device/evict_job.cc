@@ -58,7 +58,8 @@ std::optional<core::EvictPlanned> EvictJob::PlanLayer(engine::Engine& engine) {
 }
 
 core::EvictPlanned EvictJob::Finish(absl::Status status) {
-  core::EvictPlanned answer{.job = ask_.job};
+  core::EvictPlanned answer;
+  answer.job = ask_.job;
   if (planner_) {
     times_.score_us = static_cast<uint64_t>(planner_->score_seconds() * 1e6);
     times_.select_us = static_cast<uint64_t>(planner_->select_seconds() * 1e6);
@@ -88,7 +89,7 @@ core::UnitsCompacted EvictJob::Compact(engine::Engine& engine, const core::Compa
   const auto start = std::chrono::steady_clock::now();
   const engine::PoolView pool = pool_->View();
   const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
-  core::UnitsCompacted answer{.job = ask_.job};
+  core::UnitsCompacted answer{.job = ask_.job, .units = 0, .compact_us = 0};
   for (const core::CompactTo& to : wave.units) {
     if (cancelled_) break;
     engine.CompactUnit(pool_->spec().geometry, pool, units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)),
