@@ -1,5 +1,5 @@
-// Who owns what. One pure state machine: Apply(event, now) -> effects. It has no clock, thread, lock, randomness, gRPC or
-// device, so a simulator can drive it as well as the daemon does. Not thread-safe: one caller, the steward's loop.
+// Who owns what. One pure state machine: Apply(event, now) -> effects. It has no clock, thread, lock, randomness, gRPC
+// or device, so a simulator can drive it as well as the daemon does. Not thread-safe: one caller, the steward's loop.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct Config {
   uint64_t page_bytes = 4096;             // granularity of memory objects
   uint64_t table_chunk_bytes = 1u << 20;  // table regions grow by chunks of at least this
   int64_t compaction_reserve_ppm = 10'000;
-  uint64_t first_epoch = 1;               // greater than any epoch of an earlier sidecar
+  uint64_t first_epoch = 1;  // greater than any epoch of an earlier sidecar
   uint32_t max_leases = 256;
   uint32_t max_sequences_per_lease = 65'536;
   uint32_t queued_evicts_per_lease = 8;
@@ -48,8 +48,8 @@ class Core {
   std::vector<Effect> Apply(const Event& event, Time now);
 
   Ledger ledger() const;
-  // Recounts everything from the state and compares: INTERNAL naming the difference if a promise is broken (P8, no block
-  // owned twice, invariants of Unit).
+  // Recounts everything from the state and compares: INTERNAL naming the difference if a promise is broken (P8, no
+  // block owned twice, invariants of Unit).
   absl::Status Check() const;
 
  private:

@@ -12,7 +12,7 @@
 
 namespace kvsteward::core {
 
-// ---- Replies ---------------------------------------------------------------------------------------------------------
+// ---- Replies -------------------------------------------------------------------------------------------------------
 struct AttachReply {
   LeaseId lease = 0;
   Secret key{};
@@ -46,14 +46,14 @@ struct EvictResult {
   Outcome outcome;
   bool no_op = false;
   int32_t budget_tokens = 0;
-  std::vector<int32_t> lengths;   // [units] residents before; empty on a refusal
-  std::vector<int32_t> kept;      // [units] residents after (planned, with plan_only)
-  uint32_t units_compacted = 0;   // less than all after a cancel
-  uint64_t blocks_freed = 0;      // given back to the lease
-  uint64_t bytes_evicted = 0;     // K and V of tokens that went
-  uint64_t bytes_returned = 0;    // blocks_freed * block_bytes
+  std::vector<int32_t> lengths;  // [units] residents before; empty on a refusal
+  std::vector<int32_t> kept;     // [units] residents after (planned, with plan_only)
+  uint32_t units_compacted = 0;  // less than all after a cancel
+  uint64_t blocks_freed = 0;     // given back to the lease
+  uint64_t bytes_evicted = 0;    // K and V of tokens that went
+  uint64_t bytes_returned = 0;   // blocks_freed * block_bytes
   uint64_t version = 0;
-  PlanPlace plan;                 // bytes = 0 if none was asked for
+  PlanPlace plan;  // bytes = 0 if none was asked for
   EvictTimes times;
 };
 struct EvictReply {
@@ -88,8 +88,8 @@ struct StatusReply {
   std::vector<LeaseStatus> leases;
 };
 
-using ReplyBody = std::variant<std::monostate, AttachReply, CreateSequenceReply, ReserveReply, TruncateReply, EvictReply,
-                               ReleaseSequenceReply, StatusReply>;
+using ReplyBody = std::variant<std::monostate, AttachReply, CreateSequenceReply, ReserveReply, TruncateReply,
+                               EvictReply, ReleaseSequenceReply, StatusReply>;
 
 // Ends a call. With an outcome that is not OK the body is monostate. For a Hold stream it ends the stream.
 struct Reply {
@@ -98,14 +98,14 @@ struct Reply {
   ReplyBody body;
 };
 
-// ---- Notices on a Hold stream ----------------------------------------------------------------------------------------
+// ---- Notices on a Hold stream --------------------------------------------------------------------------------------
 enum class NoticeKind : uint8_t { kLive, kDraining };
 struct Notify {
   CallId call = 0;
   NoticeKind kind = NoticeKind::kLive;
 };
 
-// ---- Memory ----------------------------------------------------------------------------------------------------------
+// ---- Memory --------------------------------------------------------------------------------------------------------
 struct CreateObject {  // answered by ObjectReady
   LeaseId lease = 0;
   Object object;
@@ -129,7 +129,7 @@ struct CloseSocket {
   std::string reason;
 };
 
-// ---- Tables ----------------------------------------------------------------------------------------------------------
+// ---- Tables --------------------------------------------------------------------------------------------------------
 // A sequence's table entry is set up with empty rows (or with the given residents').
 struct InitTable {
   LeaseId lease = 0;
@@ -154,7 +154,7 @@ struct StorePositions {
   std::shared_ptr<const std::vector<int32_t>> positions;
 };
 
-// ---- The device ------------------------------------------------------------------------------------------------------
+// ---- The device ----------------------------------------------------------------------------------------------------
 struct RunEvict {  // answered by EvictPlanned
   JobId job = 0;
   LeaseId lease = 0;
@@ -189,7 +189,7 @@ struct EndJob {
 // Drain is complete: every lease's calls are answered, no job runs.
 struct Drained {};
 
-using Effect = std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, RunSelfTest, CloseSocket, InitTable,
-                            AppendRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
+using Effect = std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, RunSelfTest, CloseSocket,
+                            InitTable, AppendRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
 
 }  // namespace kvsteward::core

@@ -13,7 +13,7 @@
 
 namespace kvsteward::core {
 
-// ---- The fd socket: the lease's life ---------------------------------------------------------------------------------
+// ---- The fd socket: the lease's life -------------------------------------------------------------------------------
 struct SocketOpened {
   SocketId socket = 0;
   std::string tenant;
@@ -32,7 +32,7 @@ struct ProcessGone {
   SocketId socket = 0;
 };
 
-// ---- Calls of workers ------------------------------------------------------------------------------------------------
+// ---- Calls of workers ----------------------------------------------------------------------------------------------
 // Which lease a call speaks for. `epoch` tells a lease of an earlier sidecar from one that never was.
 struct LeaseRef {
   Secret key{};
@@ -52,7 +52,8 @@ struct AttachAsked {
   std::string geometry;  // canonical text of the whole request, to tell a repeated Attach from another one
   std::shared_ptr<const LeaseSpec> spec;
 };
-// The worker has mapped its regions and written the self-test pattern; the stream `call` carries its notices from now on.
+// The worker has mapped its regions and written the self-test pattern; the stream `call` carries its notices from now
+// on.
 struct HoldOpened {
   CallId call = 0;
   LeaseRef lease;
@@ -64,9 +65,9 @@ struct SelfTested {
 
 // Positions of tokens that are already resident when a sequence is created (a hand-off, a replay).
 struct Residents {
-  int32_t seen = 0;                                        // tokens seen so far
-  std::vector<int32_t> lengths;                            // [units]
-  std::shared_ptr<const std::vector<int32_t>> positions;   // all units' positions one after the other
+  int32_t seen = 0;                                       // tokens seen so far
+  std::vector<int32_t> lengths;                           // [units]
+  std::shared_ptr<const std::vector<int32_t>> positions;  // all units' positions one after the other
 };
 struct CreateSequenceAsked {
   CallId call = 0;
@@ -132,7 +133,7 @@ struct CallCancelled {
   CallId call = 0;
 };
 
-// ---- The device ------------------------------------------------------------------------------------------------------
+// ---- The device ----------------------------------------------------------------------------------------------------
 struct EvictTimes {
   uint64_t queue_us = 0;
   uint64_t score_us = 0;
@@ -144,9 +145,9 @@ struct EvictPlanned {
   JobId job = 0;
   Outcome outcome;
   bool no_op = false;
-  bool norms_cached = false;            // every resident's value norm is in the side array now
-  int32_t budget_tokens = 0;            // k
-  std::vector<int32_t> kept;            // [units]; empty on a no-op or a refusal
+  bool norms_cached = false;  // every resident's value norm is in the side array now
+  int32_t budget_tokens = 0;  // k
+  std::vector<int32_t> kept;  // [units]; empty on a no-op or a refusal
   EvictTimes times;
 };
 // A wave of units is copied and published, in the order given; on a cancel, the first `units` of it.
@@ -160,7 +161,7 @@ struct JobEnded {
   JobId job = 0;
 };
 
-// ---- Memory ----------------------------------------------------------------------------------------------------------
+// ---- Memory --------------------------------------------------------------------------------------------------------
 struct ObjectReady {
   ObjectId object = 0;
   Outcome outcome;  // kResourceExhausted if the machine has no more
@@ -169,15 +170,15 @@ struct ObjectDestroyed {
   ObjectId object = 0;
 };
 
-// ---- Operators -------------------------------------------------------------------------------------------------------
+// ---- Operators -----------------------------------------------------------------------------------------------------
 struct StatusAsked {
   CallId call = 0;
 };
 struct DrainAsked {};
 
-using Event = std::variant<SocketOpened, SocketClosed, Detached, ProcessGone, AttachAsked, HoldOpened, SelfTested,
-                           CreateSequenceAsked, ReserveAsked, TruncateAsked, EvictAsked, ReleaseSequenceAsked,
-                           CallCancelled, EvictPlanned, UnitsCompacted, JobEnded, ObjectReady, ObjectDestroyed,
-                           StatusAsked, DrainAsked>;
+using Event =
+    std::variant<SocketOpened, SocketClosed, Detached, ProcessGone, AttachAsked, HoldOpened, SelfTested,
+                 CreateSequenceAsked, ReserveAsked, TruncateAsked, EvictAsked, ReleaseSequenceAsked, CallCancelled,
+                 EvictPlanned, UnitsCompacted, JobEnded, ObjectReady, ObjectDestroyed, StatusAsked, DrainAsked>;
 
 }  // namespace kvsteward::core

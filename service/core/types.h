@@ -15,18 +15,18 @@ namespace kvsteward::core {
 using Time = std::chrono::time_point<std::chrono::steady_clock, std::chrono::microseconds>;
 using Duration = std::chrono::microseconds;
 
-using SocketId = uint64_t;    // one accepted connection on the fd socket
-using LeaseId = uint64_t;     // public: in logs, metrics and notices. Never a secret
-using CallId = uint64_t;      // one RPC that waits for its reply
-using JobId = uint64_t;       // one eviction of one sequence on the device
-using SequenceId = uint64_t;  // chosen by the worker, unique within its lease
-using ObjectId = uint64_t;    // one memory object: an extent or a region
+using SocketId = uint64_t;               // one accepted connection on the fd socket
+using LeaseId = uint64_t;                // public: in logs, metrics and notices. Never a secret
+using CallId = uint64_t;                 // one RPC that waits for its reply; never 0
+using JobId = uint64_t;                  // one eviction of one sequence on the device
+using SequenceId = uint64_t;             // chosen by the worker, unique within its lease
+using ObjectId = uint64_t;               // one memory object: an extent or a region
 using Secret = std::array<uint8_t, 16>;  // a ticket or a lease key
 
 // What core must know of a KV geometry to count blocks.
 struct Shape {
-  int32_t units = 0;        // layers * kv heads
-  uint64_t block_bytes = 0; // K and V of 16 tokens of one unit
+  int32_t units = 0;         // layers * kv heads
+  uint64_t block_bytes = 0;  // K and V of 16 tokens of one unit
   bool operator==(const Shape&) const = default;
 };
 

@@ -1,0 +1,161 @@
+// Core's state and the functions that move it, by idea: leases.cc (sockets, Hold, the end), attach.cc, objects.cc
+// (memory objects and growth), sequences.cc (create, release), reservations.cc (the queue, Reserve, Truncate),
+// evictions.cc (calls and jobs), waves.cc (compaction), check.cc, core.cc (dispatch, status, drain). Maps are ordered:
+// the same events always give the same effects.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "service/core/arena.h"
+#include "service/core/core.h"
+#include "service/core/lease.h"
+
+namespace kvsteward::core {
+
+// Where a call that waits is to be found.
+enum class CallKind : uint8_t { kAttach, kHold, kQueued, kEvict, kRelease };
+struct WaitingCall {
+  CallKind kind = CallKind::kAttach;
+  LeaseId lease = 0;
+  SequenceId sequence = 0;  // of a kRelease
+};
+
+// What a CreateSequence or one item of a Reserve takes from its lease.
+struct Need {
+  uint64_t blocks = 0;
+  uint32_t longest_row = 0;   // that it will have, in blocks
+  uint64_t table_places = 0;  // neighbours in one chunk
+};
+enum class Supply : uint8_t { kReady, kGrowing, kRefused };
+
+struct Core::State {
+  explicit State(Config given);
+
+  // ---- core.cc
+  void On(const StatusAsked& event);
+  void On(const DrainAsked& event);
+  void On(const CallCancelled& event);
+  void ReportDrained();
+  // Remembers a call that waits; answers or forgets one.
+  void Park(CallId call, const WaitingCall& place);
+  void Forget(CallId call);
+  void Answer(CallId call, ReplyBody body);
+  void Refuse(CallId call, Outcome outcome);
+  void Refuse(CallId call, Code code, std::string message) { Refuse(call, Outcome{code, std::move(message), {}}); }
+  template <typename T>
+  void Emit(T effect) {
+    effects.emplace_back(std::move(effect));
+  }
+
+  // ---- leases.cc
+  void On(const SocketOpened& event);
+  void On(const SocketClosed& event);
+  void On(const Detached& event);
+  void On(const ProcessGone& event);
+  void On(const HoldOpened& event);
+  void On(const SelfTested& event);
+  // The lease a call names; nullptr if the call has been refused.
+  Lease* Named(const LeaseRef& ref, CallId call);
+  Lease* NamedLive(const LeaseRef& ref, CallId call);
+  Lease* OfSocket(SocketId socket);
+  void NotifyLive(const Lease& lease);
+  // The lease is over: key, ticket and calls die, memory stays until the end is confirmed.
+  void End(Lease& lease);
+  void Confirm(SocketId socket);
+  // Destroys what an ended and confirmed lease has, once no job can touch it, and forgets it when nothing is left.
+  void Reap(Lease& lease);
+
+  // ---- attach.cc
+  void On(const AttachAsked& event);
+  void RepeatAttach(Lease& lease, const AttachAsked& event);
+  void FinishAttach(Lease& lease, const Outcome& failure);
+  AttachReply AttachReplyOf(const Lease& lease) const;
+
+  // ---- objects.cc
+  void On(const ObjectReady& event);
+  void On(const ObjectDestroyed& event);
+  // Begins a growth. REQUIRES: none is under way and the bytes of all fit the account's room.
+  void Grow(Lease& lease, CallId call, const std::vector<Object>& wanted);
+  void FinishGrowth(Lease& lease);
+  void Adopt(Lease& lease, const Object& object);
+  void Destroy(Lease& lease, OwnedObject& owned);
+  // Sees to it that the lease has what is needed: it has, or it grows, or `why` says why not.
+  Supply Provide(Lease& lease, CallId call, const Need& need, Outcome& why);
+  // Blocks that no Reserve may use, if the longest row has `longest_row` blocks and the lease `blocks`.
+  uint64_t CompactionReserve(uint64_t blocks, uint32_t longest_row) const;
+
+  // ---- sequences.cc
+  void On(const CreateSequenceAsked& event);
+  void On(const ReleaseSequenceAsked& event);
+  // False: it waits for memory.
+  bool Create(Lease& lease, QueuedCall& queued);
+  ReleaseSequenceReply Release(Lease& lease, Sequence& sequence);
+  void RememberRelease(Lease& lease, uint64_t request_id, uint64_t request_hash, const ReleaseSequenceReply& reply);
+  // Drops the sequence's plan; a result kept for repetition no longer points to it.
+  void DropPlan(Lease& lease, Sequence& sequence);
+  void CountLongestRow(Lease& lease, Sequence& sequence);
+
+  // ---- reservations.cc
+  void On(const ReserveAsked& event);
+  void On(const TruncateAsked& event);
+  void ServeQueue(Lease& lease);
+  bool ServeReserve(Lease& lease, QueuedCall& queued);
+  // nullopt: it waits for memory.
+  std::optional<ReserveResult> Reserve(Lease& lease, CallId call, const ReserveItem& item);
+  // Gives every row the blocks of its residents at `tokens`. REQUIRES: they are free in the lease, tokens >= reserved.
+  std::vector<AppendToRow> ExtendRows(Lease& lease, Sequence& sequence, int32_t tokens);
+  // Takes from every row what its residents at `tokens` do not need; returns the number of blocks.
+  uint64_t ShortenRows(Lease& lease, Sequence& sequence, int32_t tokens);
+
+  // ---- evictions.cc
+  void On(const EvictAsked& event);
+  void On(const EvictPlanned& event);
+  void On(const JobEnded& event);
+  // Starts a job, or returns the answer that needs none.
+  std::optional<EvictResult> StartEvict(Lease& lease, CallId call, size_t item_index, const EvictItem& item);
+  void CancelEvict(Job& job);
+  void EndJobOf(Job& job);
+  void DeliverEvict(const Job& job);
+
+  // ---- waves.cc
+  void On(const UnitsCompacted& event);
+  void QueueWave(Lease& lease, Job& job);
+  void ServeShortJobs(Lease& lease);
+  bool SendWave(Lease& lease, Job& job);
+  void Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& done);
+  void Conclude(Lease& lease, Job& job);
+
+  // ---- check.cc
+  absl::Status Check() const;
+  absl::Status CheckLease(const Lease& lease) const;
+  absl::Status CheckMemory(const Lease& lease) const;
+
+  Config config;
+  Arena arena;
+  Time now{};                   // of the event being applied
+  std::vector<Effect> effects;  // of the event being applied
+
+  bool draining = false;
+  bool drained = false;
+  uint64_t next_epoch;
+  LeaseId next_lease = 1;
+  ObjectId next_object = 1;
+  JobId next_job = 1;
+  uint32_t attached = 0;  // leases whose Attach has begun
+
+  std::map<LeaseId, Lease> leases;
+  std::map<SocketId, LeaseId> sockets;
+  std::map<Secret, LeaseId> tickets;  // of leases that have not ended, like keys
+  std::map<Secret, LeaseId> keys;
+  std::map<ObjectId, LeaseId> objects;
+  std::map<JobId, Job> jobs;
+  std::map<CallId, WaitingCall> calls;
+  std::map<CallId, EvictCall> evict_calls;
+};
+
+}  // namespace kvsteward::core

@@ -1,0 +1,111 @@
+// Compaction in waves. Rows are copied out of place into blocks that are free in the lease; the old ones are freed when
+// the copy is published.
+//
+// No job waits for ever. Every Reserve and import leaves as many blocks free as the longest row has (the compaction
+// reserve), a wave only moves blocks from free to the job, and what it frees when it settles is never less than what it
+// took. So free blocks plus blocks of waves under way are always at least the longest row, and a unit never needs more
+// than its own row: a job that finds too few has another's wave under way before it, and the device answers every wave.
+#include <algorithm>
+#include <utility>
+
+#include "kvsteward/shm.h"
+#include "service/core/row.h"
+#include "service/core/state.h"
+
+namespace kvsteward::core {
+
+void Core::State::QueueWave(Lease& lease, Job& job) {
+  job.stage = JobStage::kShort;
+  job.short_since = now;
+  lease.short_jobs.push_back(job.id);
+  ServeShortJobs(lease);
+}
+
+void Core::State::ServeShortJobs(Lease& lease) {
+  while (!lease.short_jobs.empty() && SendWave(lease, jobs.at(lease.short_jobs.front()))) lease.short_jobs.pop_front();
+}
+
+// Sends as many units as free blocks suffice for; false if there are too few for the next one.
+bool Core::State::SendWave(Lease& lease, Job& job) {
+  for (; job.sent < job.shrinking.size(); ++job.sent) {
+    const uint32_t unit = job.shrinking[job.sent];
+    const uint32_t blocks = BlocksFor(static_cast<uint64_t>(job.result.kept[unit]));
+    if (blocks > lease.blocks.free()) break;
+    job.wave.push_back({unit, lease.blocks.Take(blocks)});
+  }
+  if (job.wave.empty()) return false;
+  job.stage = JobStage::kCompacting;
+  job.result.times.queue_us += static_cast<uint64_t>(std::max(Duration{0}, now - job.short_since).count());
+  Emit(CompactUnits{job.id, job.wave});
+  return true;
+}
+
+void Core::State::On(const UnitsCompacted& event) {
+  const auto found = jobs.find(event.job);
+  if (found == jobs.end() || found->second.stage != JobStage::kCompacting) return;
+  Job& job = found->second;
+  Lease& lease = leases.at(job.lease);
+  Sequence& sequence = lease.sequences.at(job.sequence);
+  std::vector<CompactTo> wave = std::exchange(job.wave, {});
+  const size_t done = std::min<size_t>(event.units, wave.size());
+  for (size_t i = 0; i < wave.size(); ++i) {
+    if (i < done) {
+      Settle(lease, sequence, job, wave[i]);
+    } else {
+      for (const Run& run : wave[i].row) lease.blocks.Free(run);
+    }
+  }
+  job.result.times.compact_us += event.compact_us;
+  if (job.cancelled || done < wave.size() || job.settled == job.shrinking.size()) {
+    Conclude(lease, job);
+    ServeShortJobs(lease);
+  } else {
+    QueueWave(lease, job);  // behind the others that wait
+  }
+}
+
+void Core::State::Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& done) {
+  Unit& unit = sequence.units[done.unit];
+  const uint64_t before = CountBlocks(unit.row);
+  const uint64_t after = CountBlocks(done.row);
+  for (const Run& run : unit.row) lease.blocks.Free(run);
+  unit.row.clear();
+  for (const Run& run : done.row) AppendRun(unit.row, run);
+  unit.kept = job.result.kept[done.unit];
+  unit.base = sequence.written;
+  unit.normed = job.norms_cached ? unit.kept : 0;
+  sequence.blocks -= before - after;
+  job.result.blocks_freed += before - after;
+  arena.Unuse(lease.account, (before - after) * lease.shape.block_bytes);
+  ++job.settled;
+}
+
+// The job moves nothing more. If it was not stopped before its first unit, unused blocks of the other rows go too, so
+// that every row has exactly what its residents need.
+void Core::State::Conclude(Lease& lease, Job& job) {
+  Sequence& sequence = lease.sequences.at(job.sequence);
+  EvictResult& result = job.result;
+  const bool complete = job.settled == job.shrinking.size() && !(job.cancelled && job.shrinking.empty());
+  if (complete || job.settled > 0) {
+    result.blocks_freed += ShortenRows(lease, sequence, sequence.written);
+    ++sequence.version;
+  }
+  uint64_t evicted = 0;  // tokens
+  for (size_t u = 0; u < sequence.units.size(); ++u) {
+    const int32_t residents = ResidentsAt(sequence.units[u], sequence.written);
+    evicted += static_cast<uint64_t>(result.lengths[u] - residents);
+    result.kept[u] = residents;
+  }
+  // A block holds 16 tokens; split so that the product stays below the arena's size.
+  const uint64_t block_bytes = lease.shape.block_bytes;
+  result.bytes_evicted =
+      evicted / KVS_BLOCK_TOKENS * block_bytes + evicted % KVS_BLOCK_TOKENS * block_bytes / KVS_BLOCK_TOKENS;
+  result.units_compacted = static_cast<uint32_t>(job.settled);
+  result.bytes_returned = result.blocks_freed * block_bytes;
+  if (!complete) {
+    result.outcome = {Code::kCancelled, "the eviction was cancelled; units that were compacted stay so", {}};
+  }
+  EndJobOf(job);
+}
+
+}  // namespace kvsteward::core
