@@ -33,7 +33,7 @@ struct Head {
   std::vector<double> chunk_sum;  // [chunks][count]
   std::vector<uint8_t> finite;    // [chunks]
   std::vector<float> max;         // [count]
-  std::vector<float> inverse;     // [count]
+  std::vector<float> weight;      // [count]
 };
 
 // A head's chunk: a task.
@@ -191,7 +191,7 @@ class LayerScorer {
   void Combine(Head& head) const {
     const auto count = static_cast<size_t>(rows_);
     head.max.assign(count, 0.0f);
-    head.inverse.assign(count, 0.0f);
+    head.weight.assign(count, 0.0f);
     for (size_t row = 0; row < count; ++row) {
       if (head.visible[row] == 0) continue;
       float max = -FLT_MAX;
@@ -201,7 +201,7 @@ class LayerScorer {
         sum += head.chunk_sum[at] * std::exp2(double{head.chunk_max[at]} - max);
       }
       head.max[row] = max;
-      head.inverse[row] = static_cast<float>(1 / sum);
+      head.weight[row] = static_cast<float>(kWeightUnit / sum);
     }
   }
 
@@ -212,7 +212,7 @@ class LayerScorer {
     if (policy_.group == Group::kMean) factor /= sequence_.geometry.group();
     const Fold fold{policy_.accumulate == Accumulate::kMax, policy_.group == Group::kMax, static_cast<float>(factor)};
     const Chunk chunk = ChunkOf(task);
-    ScoreChunk(head.rows, chunk, fold, head.max.data(), head.inverse.data(), scratch_[static_cast<size_t>(worker)],
+    ScoreChunk(head.rows, chunk, fold, head.max.data(), head.weight.data(), scratch_[static_cast<size_t>(worker)],
                head.scores + chunk.begin);
   }
 

@@ -50,8 +50,7 @@ HWY_INLINE V Exp2(V x) {
   return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, rounded))));
 }
 
-// ---- Tiles of keys
-// ---------------------------------------------------------------------------------------------------
+// Tiles of keys.
 
 // The tokens of one tile as 16-byte pieces, [piece][key], zeros after the row's last byte and the last token.
 void StageTile(const Chunk& chunk, RowCursor& cursor, int32_t begin, uint32_t* stage) {
@@ -146,8 +145,7 @@ void LoadTile(const QueryRows& rows, const Chunk& chunk, RowCursor& cursor, int3
   }
 }
 
-// ---- Logits
-// ----------------------------------------------------------------------------------------------------------
+// Logits.
 
 // out[row][key] (+)= panel[k][row] * tile[k][key] over `dims` k, for kRows rows and three vectors of keys.
 template <int kRows>
@@ -191,8 +189,7 @@ void PanelLogits(const float* panel, const float* tile, int32_t dim, float* out)
 }
 
 // The logits of rows [first, first + count) for the tile. REQUIRES: first is a multiple of kBlockRows.
-void Logits(const QueryRows& rows, int32_t first, int32_t count, Scratch& scratch) {
-  float* out = scratch.logits();
+void Logits(const QueryRows& rows, int32_t first, int32_t count, Scratch& scratch, float* out) {
   if (rows.amx != nullptr) {
     return AmxLogits(rows.amx + static_cast<size_t>(first) * rows.dim, (count + kAmxRows - 1) / kAmxRows,
                      scratch.pairs(), rows.dim, out);
@@ -215,8 +212,21 @@ void Logits(const QueryRows& rows, int32_t first, int32_t count, Scratch& scratc
   }
 }
 
-// ---- Pass 1
-// ----------------------------------------------------------------------------------------------------------
+// Calls use(first row, rows, their logits) for every block of rows, in order. A block's logits are asked for one block
+// ahead: AMX works on them while the vector units are busy with the block before.
+template <class Use>
+HWY_INLINE void ForEachBlock(const QueryRows& rows, Scratch& scratch, const Use& use) {
+  const int32_t count = rows.count();
+  Logits(rows, 0, std::min(kBlockRows, count), scratch, scratch.logits(0));
+  for (int32_t first = 0; first < count; first += kBlockRows) {
+    const int32_t next = first + kBlockRows;
+    const int which = first / kBlockRows % 2;
+    if (next < count) Logits(rows, next, std::min(kBlockRows, count - next), scratch, scratch.logits(1 - which));
+    use(first, std::min(kBlockRows, count - first), scratch.logits(which));
+  }
+}
+
+// Pass 1.
 
 // The first `visible` of a tile's keys, as a mask for the vector at `key`.
 HWY_INLINE hn::Mask<D> Visible(int32_t visible, size_t key) {
@@ -267,12 +277,8 @@ bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, fl
   for (int32_t begin = chunk.begin; begin < chunk.end; begin += kTileKeys) {
     LoadTile(rows, chunk, cursor, begin, scratch);
     const bool masked = rows.min_visible - begin < kTileKeys;
-    for (int32_t first = 0; first < count; first += kBlockRows) {
-      const int32_t block = std::min(kBlockRows, count - first);
-      Logits(rows, first, block, scratch);
-      for (int32_t row = 0; row < block; ++row) {
-        const float* logits = scratch.logits() + row * kTileKeys;
-        const int32_t at = first + row;
+    ForEachBlock(rows, scratch, [&](int32_t first, int32_t block, const float* logits) HWY_ATTR {
+      for (int32_t at = first; at < first + block; ++at, logits += kTileKeys) {
         float* sums = scratch.sums() + static_cast<size_t>(at) * lanes;
         if (masked) {
           ReduceRow<true>(logits, rows.scale[at], rows.visible[at] - begin, max[at], sums, check);
@@ -280,7 +286,7 @@ bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, fl
           ReduceRow<false>(logits, rows.scale[at], kTileKeys, max[at], sums, check);
         }
       }
-    }
+    });
   }
   bool finite = hn::AllTrue(d, hn::Eq(check, hn::Zero(d)));
   for (int32_t row = 0; row < count; ++row) {
@@ -290,13 +296,12 @@ bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, fl
   return finite;
 }
 
-// ---- Pass 2
-// ----------------------------------------------------------------------------------------------------------
+// Pass 2.
 
 // Folds the probabilities of rows [first, last) of the logits block, all of one query head, into `column` [kTileKeys].
 template <bool kMasked, bool kMax>
 HWY_INLINE void FoldRows(const QueryRows& rows, const float* logits, int32_t first, int32_t last, int32_t begin,
-                         const float* max, const float* inverse, float* column) {
+                         const float* max, const float* weight, float* column) {
   const D d;
   for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
     V fold = hn::Zero(d);
@@ -304,8 +309,8 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const float* logits, int32_t fir
     for (int32_t row = first; row < last; ++row, x += kTileKeys) {
       V p = Exp2(hn::MulSub(hn::Load(d, x), hn::Set(d, rows.scale[row]), hn::Set(d, max[row])));
       if constexpr (kMasked) p = hn::IfThenElseZero(Visible(rows.visible[row] - begin, key), p);
-      const V weight = hn::Set(d, inverse[row]);
-      fold = kMax ? hn::Max(fold, hn::Mul(p, weight)) : hn::MulAdd(p, weight, fold);
+      const V w = hn::Set(d, weight[row]);
+      fold = kMax ? hn::Max(fold, hn::Mul(p, w)) : hn::MulAdd(p, w, fold);
     }
     const V before = hn::Load(d, column + key);
     hn::Store(kMax ? hn::Max(before, fold) : hn::Add(before, fold), d, column + key);
@@ -314,19 +319,15 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const float* logits, int32_t fir
 
 // One tile's scores, before the factor, into `total` [kTileKeys].
 template <bool kMasked, bool kMax>
-void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float* max, const float* inverse,
+void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float* max, const float* weight,
               Scratch& scratch, float* total) {
   HWY_ALIGN float column[kTileKeys] = {};
   std::fill_n(total, kTileKeys, 0.0f);
-  const int32_t count = rows.count();
-  for (int32_t first = 0; first < count; first += kBlockRows) {
-    const int32_t end = std::min(first + kBlockRows, count);
-    Logits(rows, first, end - first, scratch);
-    for (int32_t row = first; row < end;) {
+  ForEachBlock(rows, scratch, [&](int32_t first, int32_t block, const float* logits) HWY_ATTR {
+    for (int32_t row = first; row < first + block;) {
       const int32_t head_end = (row / rows.rows_per_head + 1) * rows.rows_per_head;
-      const int32_t last = std::min(end, head_end);
-      FoldRows<kMasked, kMax>(rows, scratch.logits() + (row - first) * kTileKeys, row, last, begin, max, inverse,
-                              column);
+      const int32_t last = std::min(first + block, head_end);
+      FoldRows<kMasked, kMax>(rows, logits + (row - first) * kTileKeys, row, last, begin, max, weight, column);
       row = last;
       if (last != head_end) continue;
       for (int32_t key = 0; key < kTileKeys; ++key) {
@@ -334,10 +335,10 @@ void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float*
         column[key] = 0.0f;
       }
     }
-  }
+  });
 }
 
-void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* inverse,
+void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* weight,
                 Scratch& scratch, float* scores) {
   HWY_ALIGN float total[kTileKeys];
   std::optional<AmxScope> amx;
@@ -348,16 +349,15 @@ void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, con
     const bool masked = rows.min_visible - begin < kTileKeys;
     const auto tile = masked ? (fold.max_rows ? FoldTile<true, true> : FoldTile<true, false>)
                              : (fold.max_rows ? FoldTile<false, true> : FoldTile<false, false>);
-    tile(rows, begin, fold.max_heads, max, inverse, scratch, total);
+    tile(rows, begin, fold.max_heads, max, weight, scratch, total);
     for (int32_t key = 0; key < std::min(kTileKeys, chunk.end - begin); ++key) {
       const float score = total[key] * fold.factor;
-      *scores++ = score >= kLeastScore ? score : 0.0f;
+      *scores++ = score >= kLeastScore * kWeightUnit ? score * (1 / kWeightUnit) : 0.0f;
     }
   }
 }
 
-// ---- Value norms
-// -----------------------------------------------------------------------------------------------------
+// Value norms.
 
 template <DType kType>
 HWY_INLINE V LoadFloats(const std::byte* from) {
@@ -432,7 +432,7 @@ namespace kvsteward::engine::cpu {
 Scratch::Scratch(int32_t dim, int32_t rows)
     : stage_(hwy::AllocateAligned<uint32_t>(Pieces(static_cast<size_t>(dim) * 4) * 4 * kTileKeys)),
       tile_(hwy::AllocateAligned<float>((static_cast<size_t>(dim) + 7) * kTileKeys)),
-      logits_(hwy::AllocateAligned<float>(static_cast<size_t>(kBlockRows) * kTileKeys)),
+      logits_(hwy::AllocateAligned<float>(2 * static_cast<size_t>(kBlockRows) * kTileKeys)),
       sums_(hwy::AllocateAligned<float>(static_cast<size_t>(rows) * 16)) {}
 
 HWY_EXPORT(ReduceChunk);
@@ -441,9 +441,9 @@ bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, fl
 }
 
 HWY_EXPORT(ScoreChunk);
-void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* inverse,
+void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* weight,
                 Scratch& scratch, float* scores) {
-  HWY_DYNAMIC_DISPATCH(ScoreChunk)(rows, chunk, fold, max, inverse, scratch, scores);
+  HWY_DYNAMIC_DISPATCH(ScoreChunk)(rows, chunk, fold, max, weight, scratch, scores);
 }
 
 HWY_EXPORT(NormChunk);

@@ -18,8 +18,10 @@ namespace kvsteward::engine::cpu {
 
 inline constexpr int32_t kTileKeys = 48;  // whole blocks, and three vectors of 16, 8 or 4 floats go into it
 inline constexpr int32_t kPanelRows = 8;
-inline constexpr int32_t kBlockRows = 64;
+inline constexpr int32_t kBlockRows = 16;
 inline constexpr float kLeastScore = 0x1p-100f;  // scores below it become +0
+inline constexpr float kWeightUnit =
+    0x1p60f;  // pass 2 adds multiples of 1 / kWeightUnit: nothing is subnormal, and slow
 
 // The query rows of one kv head: row h * rows_per_head + i is row i of the head's h-th query head.
 struct QueryRows {
@@ -59,8 +61,8 @@ class Scratch {
   uint32_t* stage() { return stage_.get(); }  // [pieces of 16 bytes][kTileKeys][4]
   float* tile() { return tile_.get(); }       // [dim rounded up][kTileKeys]; for AMX words [dim / 2][kTileKeys]
   uint32_t* pairs() { return reinterpret_cast<uint32_t*>(tile_.get()); }
-  float* logits() { return logits_.get(); }  // [kBlockRows][kTileKeys]
-  float* sums() { return sums_.get(); }      // [rows][lanes]
+  float* logits(int which) { return logits_.get() + which * kBlockRows * kTileKeys; }  // 2 of [kBlockRows][kTileKeys]
+  float* sums() { return sums_.get(); }                                                // [rows][lanes]
   static size_t Pieces(size_t token_bytes) { return (token_bytes + 15) / 16; }
 
  private:
@@ -74,8 +76,9 @@ class Scratch {
 // none, and sum[i] = sum of 2^(scaled logit - max[i]). False if some logit, seen or not, or some maximum is not finite.
 bool ReduceChunk(const QueryRows& rows, const Chunk& chunk, Scratch& scratch, float* max, double* sum);
 
-// Pass 2: scores[j - begin] for the chunk's residents j, from each row's maximum and 1 / sum (0: the row sees nothing).
-void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* inverse,
+// Pass 2: scores[j - begin] for the chunk's residents j, from each row's maximum and weight, kWeightUnit / sum (0: the
+// row sees nothing).
+void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, const float* max, const float* weight,
                 Scratch& scratch, float* scores);
 
 // Writes ||V||_2^2 of the chunk's residents into the pool's norms. The first resident whose norm is not finite, or -1.
