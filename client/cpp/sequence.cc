@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/run.h"
 #include "client/cpp/sequence_impl.h"
 
 namespace kvsteward {
@@ -78,14 +79,21 @@ absl::Status Sequence::Impl::Alive() const {
 std::byte* Sequence::Impl::Key(uint32_t unit, uint32_t slot) const {
   if (unit >= table.units()) return nullptr;
   const SequenceTable::Row row = table.Current(unit);
-  if (slot / KVS_BLOCK_TOKENS >= row.blocks.size()) return nullptr;
+  if (slot >= row.Residents(reserved)) return nullptr;
   std::byte* block = lease->memory().Block(row.blocks[slot / KVS_BLOCK_TOKENS]);
   const uint64_t token_bytes = lease->memory().layout().block_bytes / (2 * KVS_BLOCK_TOKENS);
   return block == nullptr ? nullptr : block + slot % KVS_BLOCK_TOKENS * token_bytes;
 }
 
-void Sequence::Impl::ReadRoom() {
-  reserved = static_cast<uint32_t>(std::clamp<uint64_t>(table.Room(), written, max_tokens));
+std::span<const uint32_t> Sequence::Impl::Row(uint32_t unit) const {
+  if (unit >= table.units()) return {};
+  const SequenceTable::Row row = table.Current(unit);
+  return row.blocks.first(BlocksFor(row.Residents(reserved)));
+}
+
+void Sequence::Impl::Settle(uint64_t new_version) {
+  if (new_version != version) reserved = written;
+  version = new_version;
 }
 
 absl::StatusOr<std::vector<absl::Status>> Sequence::Impl::Reserve(Lease& lease, std::span<Impl* const> sequences,
@@ -151,9 +159,7 @@ std::byte* Sequence::Value(uint32_t unit, uint32_t slot) const {
   return key == nullptr ? nullptr : key + impl_->lease->memory().layout().block_bytes / 2;
 }
 
-std::span<const uint32_t> Sequence::Row(uint32_t unit) const {
-  return unit < impl_->table.units() ? impl_->table.Current(unit).blocks : std::span<const uint32_t>();
-}
+std::span<const uint32_t> Sequence::Row(uint32_t unit) const { return impl_->Row(unit); }
 
 std::byte* Sequence::Block(uint32_t block) const { return impl_->lease->memory().Block(block); }
 
@@ -178,15 +184,16 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   item.set_written_tokens(impl_->written);
   v1::EvictResponse response;
   absl::Status status = impl_->lease->Call(&v1::Steward::Stub::Evict, *std::move(request), &response);
+  // The eviction may go on, or may have moved some units.
+  if (absl::IsDeadlineExceeded(status)) impl_->reserved = impl_->written;
   if (!status.ok()) return status;
   if (response.sequences_size() != 1 || response.sequences(0).sequence() != impl_->id) {
     return Misanswered("Evict", impl_->id);
   }
   const v1::EvictedSequence& reply = response.sequences(0);
+  impl_->Settle(reply.version());
   if (status = ToStatus(reply.outcome()); !status.ok()) return status;
   Evicted evicted = ToEvicted(reply);
-  impl_->version = evicted.version;
-  impl_->ReadRoom();
   if (evicted.lengths.size() != impl_->table.units() || evicted.kept.size() != impl_->table.units()) {
     return Misanswered("Evict", impl_->id);
   }

@@ -23,8 +23,10 @@ struct Sequence::Impl {
                                                            std::span<const uint32_t> total_tokens);
   absl::Status Alive() const;
   std::byte* Key(uint32_t unit, uint32_t slot) const;
-  // The room that the table shows, for the replies that do not say it.
-  void ReadRoom();
+  std::span<const uint32_t> Row(uint32_t unit) const;
+  // Takes note of the version that a reply brought. If rows have changed, only what is written has room: settled rows
+  // have no blocks to spare, and those that the table may still show are no longer the sequence's.
+  void Settle(uint64_t new_version);
 
   std::shared_ptr<Lease> lease;
   uint64_t id = 0;

@@ -1,33 +1,38 @@
 #include "client/cpp/status.h"
 
-#include "absl/strings/str_cat.h"
+#include <string>
+
+#include "absl/strings/cord.h"
+#include "kvsteward/client.h"
 
 namespace kvsteward {
 namespace {
 
-absl::Status Make(int code, const std::string& message, const v1::Shortage* shortage) {
-  // A code that gRPC does not know reads as UNKNOWN.
-  if (shortage == nullptr || shortage->needed_bytes() == 0) return {static_cast<absl::StatusCode>(code), message};
-  std::string text = absl::StrCat(message, " (needed ", shortage->needed_bytes(), " bytes, free ",
-                                  shortage->free_bytes(), ", reclaimable ", shortage->reclaimable_bytes());
-  if (shortage->retry_after_us() != 0) absl::StrAppend(&text, ", retry after ", shortage->retry_after_us(), " us");
-  return {static_cast<absl::StatusCode>(code), text + ")"};
-}
+// A v1::Shortage, serialised.
+constexpr char kShortageUrl[] = "type.googleapis.com/kvsteward.v1.Shortage";
 
 }  // namespace
 
 absl::Status ToStatus(const grpc::Status& status) {
-  if (status.ok()) return absl::OkStatus();
-  v1::Shortage shortage;
-  const bool short_of_memory =
-      status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED && shortage.ParseFromString(status.error_details());
-  return Make(status.error_code(), status.error_message(), short_of_memory ? &shortage : nullptr);
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (absl::IsResourceExhausted(result) && !status.error_details().empty()) {
+    result.SetPayload(kShortageUrl, absl::Cord(status.error_details()));
+  }
+  return result;
 }
 
 absl::Status ToStatus(const v1::Outcome& outcome) {
-  if (outcome.code() == 0) return absl::OkStatus();
-  return Make(static_cast<int>(outcome.code()), outcome.message(),
-              outcome.has_shortage() ? &outcome.shortage() : nullptr);
+  absl::Status result(static_cast<absl::StatusCode>(outcome.code()), outcome.message());
+  if (outcome.has_shortage()) result.SetPayload(kShortageUrl, absl::Cord(outcome.shortage().SerializeAsString()));
+  return result;
+}
+
+std::optional<Shortage> ShortageOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kShortageUrl);
+  v1::Shortage shortage;
+  if (!payload || !shortage.ParseFromString(std::string(*payload))) return std::nullopt;
+  return Shortage{shortage.needed_bytes(), shortage.free_bytes(), shortage.reclaimable_bytes(),
+                  std::chrono::microseconds(shortage.retry_after_us())};
 }
 
 }  // namespace kvsteward

@@ -1,7 +1,6 @@
 #include "client/cpp/table.h"
 
 #include <algorithm>
-#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -23,8 +22,6 @@ uint32_t SequenceTable::Row::Residents(uint32_t tokens) const {
   const uint64_t since = tokens > base_tokens ? tokens - base_tokens : 0;
   return static_cast<uint32_t>(std::min<uint64_t>(row_len + since, uint64_t{blocks.size()} * KVS_BLOCK_TOKENS));
 }
-
-uint64_t SequenceTable::Row::Room() const { return base_tokens + uint64_t{blocks.size()} * KVS_BLOCK_TOKENS - row_len; }
 
 absl::StatusOr<SequenceTable> SequenceTable::Open(std::span<const std::byte> chunk, uint64_t offset, uint32_t units) {
   if (!Lies(offset, sizeof(kvs_sequence_table), chunk.size(), KVS_ALIGNMENT)) {
@@ -58,12 +55,6 @@ SequenceTable::Row SequenceTable::Current(uint32_t unit) const {
       static_cast<uint32_t>(std::min<uint64_t>(Load(slot->row_len), uint64_t{row.blocks.size()} * KVS_BLOCK_TOKENS));
   row.base_tokens = Load(slot->base_tokens);
   return row;
-}
-
-uint64_t SequenceTable::Room() const {
-  uint64_t room = std::numeric_limits<uint64_t>::max();
-  for (uint32_t unit = 0; unit < units_; ++unit) room = std::min(room, Current(unit).Room());
-  return room;
 }
 
 absl::StatusOr<const kvs_plan*> OpenPlan(std::span<const std::byte> region, uint64_t offset, uint64_t bytes,

@@ -23,8 +23,6 @@ class SequenceTable {
 
     // Residents after `tokens` tokens of the sequence.
     uint32_t Residents(uint32_t tokens) const;
-    // Tokens of the sequence for which there is room.
-    uint64_t Room() const;
   };
 
   // The table `offset` bytes into a chunk. INTERNAL if it is not one of `units` units that lies in the chunk.
@@ -32,9 +30,6 @@ class SequenceTable {
 
   // REQUIRES: unit < units().
   Row Current(uint32_t unit) const;
-  // Tokens of the sequence for which every unit has room.
-  uint64_t Room() const;
-
   uint32_t units() const { return units_; }
 
  private:

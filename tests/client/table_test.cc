@@ -56,19 +56,14 @@ TEST_F(Table, ShowsTheValidRow) {
   EXPECT_EQ(open->Current(0).blocks.size(), 0u);
 }
 
-TEST_F(Table, CountsResidentsAndRoom) {
+TEST_F(Table, CountsResidents) {
   row(0, 0) = {.row_len = 10, .base_tokens = 40, .blocks = 2, .reserved = 0};
-  row(1, 0) = {.row_len = 30, .base_tokens = 40, .blocks = 3, .reserved = 0};
-  row(2, 0) = {.row_len = 0, .base_tokens = 0, .blocks = 5, .reserved = 0};
   auto open = Open();
   ASSERT_TRUE(open.ok());
   EXPECT_EQ(open->Current(0).Residents(40), 10u);
   EXPECT_EQ(open->Current(0).Residents(45), 15u);
   EXPECT_EQ(open->Current(0).Residents(1000), 32u);  // no more than its blocks hold
   EXPECT_EQ(open->Current(0).Residents(3), 10u);     // fewer than it began with
-  EXPECT_EQ(open->Current(0).Room(), 62u);
-  EXPECT_EQ(open->Current(1).Room(), 58u);
-  EXPECT_EQ(open->Room(), 58u);
 }
 
 TEST_F(Table, GarbageStaysWithinTheCapacity) {

@@ -6,9 +6,9 @@
 // until the Sequence is destroyed. A lease ends when the Client (or its Reattach) and all its Sequences have let go of
 // it.
 //
-// Errors are the sidecar's own, in its words; besides: DEADLINE_EXCEEDED, a call took longer than call_timeout;
-// INTERNAL, the sidecar broke the protocol, nothing that it sent was used and the lease has ended. No call is retried:
-// every call states the wanted end and may be repeated.
+// Errors are the sidecar's own, in its words; besides: INTERNAL, the sidecar broke the protocol; DEADLINE_EXCEEDED, a
+// call took longer than call_timeout. Then the sequences it named stay the sidecar's until a later call that names them
+// succeeds. No call is retried: every call states the wanted end and may be repeated.
 #pragma once
 
 #include <chrono>
@@ -78,6 +78,16 @@ struct Evicted {
   const kvs_plan* plan = nullptr;  // until the next call that names the sequence
   uint64_t queue_us = 0, score_us = 0, select_us = 0, compact_us = 0;
 };
+
+// Memory that a RESOURCE_EXHAUSTED lacked.
+struct Shortage {
+  uint64_t needed_bytes = 0;
+  uint64_t free_bytes = 0;                   // that this lease could still have
+  uint64_t reclaimable_bytes = 0;            // that eviction of others could bring
+  std::chrono::microseconds retry_after{0};  // a hint; 0: retrying alone will not help
+};
+// nullopt if the status is not about memory or retrying.
+std::optional<Shortage> ShortageOf(const absl::Status& status);
 
 class Client;
 
