@@ -5,34 +5,13 @@
 #include <vector>
 
 #include "service/memory/host_backend.h"
+#include "tests/memory/inbox.h"
 #include "tests/memory/process.h"
 
 namespace kvsteward::memory {
 namespace {
 
 using core::ObjectKind;
-
-// Collects events, and waits for so many of them.
-class Inbox {
- public:
-  void Put(core::Event event) {
-    {
-      MutexLock lock(mutex_);
-      events_.push_back(std::move(event));
-    }
-    changed_.NotifyAll();
-  }
-  std::vector<core::Event> Wait(size_t count) {
-    MutexLock lock(mutex_);
-    while (events_.size() < count) changed_.Wait(mutex_);
-    return std::exchange(events_, {});
-  }
-
- private:
-  Mutex mutex_;
-  CondVar changed_;
-  std::vector<core::Event> events_ KVS_GUARDED_BY(mutex_);
-};
 
 core::CreateObject Create(core::LeaseId lease, core::ObjectId id, ObjectKind kind, uint32_t index, uint64_t bytes) {
   const engine::Geometry geometry{.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 64};  // blocks of 4 KiB
@@ -44,10 +23,8 @@ core::CreateObject Create(core::LeaseId lease, core::ObjectId id, ObjectKind kin
 
 class MemoryTest : public testing::Test {
  protected:
-  MemoryTest() {
-    memory_.Start([this](core::Event event) { inbox_.Put(std::move(event)); });
-  }
-  Inbox inbox_;
+  MemoryTest() { memory_.Start(inbox_.Putter()); }
+  EventInbox inbox_;
   Memory memory_{NewHostBackend(), 64 << 20};
 };
 
