@@ -59,11 +59,11 @@ struct Report {
   uint32_t prompts = 0;         // of each kind
   uint32_t decoded_tokens = 0;  // after the answers of each prompt
   double seconds = 0;
-  Admission admission;
-  std::vector<ReportRow> rows;  // in the order of the table
+  Admission admission = {};
+  std::vector<ReportRow> rows = {};  // in the order of the table
   // The pictures' prompt of each kind, and what became of it.
-  std::vector<Prompt> pictured;
-  std::vector<ReportPicture> pictures;
+  std::vector<Prompt> pictured = {};
+  std::vector<ReportPicture> pictures = {};
 };
 
 // The 95 % interval of a share: Wilson's, which is right for few answers and for shares near 0 and 1.
