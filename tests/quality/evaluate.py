@@ -1,4 +1,4 @@
-"""Accuracy of the retrieval model after eviction, emulated with masks.
+"""Accuracy of the retrieval model after eviction, emulated.
 
 The prompt is prefilled; a policy scores the cache per (layer, kv head) from the
 last WINDOW queries and keeps k = floor(budget * length) positions; the last prompt
@@ -40,14 +40,16 @@ def step_gain(length, k, floor, device):
     return (2 * ((position + 1) / k).clamp(min=1).log()).sqrt().clamp(min=floor)
 
 
-def mask_of(indices, like):
-    return torch.zeros_like(like, dtype=torch.bool).scatter_(-1, indices, True)
+def top(scores, k):
+    """Mask of the k largest of each row; equal scores: lower position first."""
+    best = scores.argsort(dim=-1, descending=True, stable=True)[..., :k]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
 
 
 def keep_recent_and_top(scores, k):
     scores = scores.clone()
     scores[..., -WINDOW:] = torch.inf
-    return mask_of(scores.topk(k, -1).indices, scores)
+    return top(scores, k)
 
 
 def streaming(cache, k):
@@ -67,7 +69,7 @@ def ahakv(cache, k):
     n = cache["k"].shape[2]
     prior = cache["v"].square().sum(-1)
     prior = F.avg_pool1d(prior, 7, 1, 3, count_include_pad=False)
-    prior = prior / prior[..., :-WINDOW].amax(-1, keepdim=True)
+    prior = prior / prior.amax(-1, keepdim=True)
     return keep_recent_and_top(attention_sums(cache, step_gain(n, k, 0.0, prior.device)) * prior, k)
 
 
@@ -79,20 +81,30 @@ def ahakv_ada(cache, k, guaranteed=0.2):
     scores = scores[..., SINKS:-WINDOW]
     b, heads, m = scores.shape
     c = k - SINKS - WINDOW
-    own = mask_of(scores.topk(int(guaranteed * c), -1).indices, scores)
+    own = top(scores, int(guaranteed * c))
     joint = scores.masked_fill(own, torch.inf).view(b, -1)
-    chosen = mask_of(joint.topk(heads * c, -1).indices, joint).view(b, heads, m)
+    chosen = top(joint, heads * c).view(b, heads, m)
     return F.pad(F.pad(chosen, (SINKS, 0), value=True), (0, WINDOW), value=True)
 
 
 POLICIES = {"streaming-llm": streaming, "snapkv": snapkv, "ahakv": ahakv, "ahakv-ada": ahakv_ada}
 
 
+def compact(cache, keep):
+    """What is left of the cache, less the last prompt token (it is recomputed): rows
+    [batch, kv heads, width], width the most that any head keeps; the mask `keep`
+    leaves out the padding of heads that keep fewer."""
+    keep = keep[:, :, :-1]
+    width = int(keep.sum(-1).max())
+    rows = keep.byte().argsort(dim=-1, descending=True, stable=True)[..., :width]
+    wide = rows[..., None].expand(*rows.shape, cache["k"].shape[-1])
+    return {"k": cache["k"].gather(2, wide), "v": cache["v"].gather(2, wide), "keep": keep.gather(2, rows)}
+
+
 def answer(model, caches, keeps, prompts, asked, kind):
     """The model's answers [batch, questions] over the evicted caches."""
     n = prompts.shape[1]
-    kept = [{"k": c["k"][:, :, :-1], "v": c["v"][:, :, :-1], "keep": keep[:, :, :-1]}
-            for c, keep in zip(caches, keeps)]
+    kept = [compact(c, keep) for c, keep in zip(caches, keeps)]
     chunk, position, answers = prompts[:, -1:], n - 1, []
     ask = torch.full_like(chunk, ASK)
     if kind == "agnostic":
