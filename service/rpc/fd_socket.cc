@@ -128,7 +128,7 @@ void FdSocket::CloseLocked(core::SocketId id, Connection& connection, const std:
   if (!connection.fd || connection.closing) return;
   connection.closing = true;
   shutdown(connection.fd.get(), SHUT_RDWR);
-  spdlog::debug("fd socket closed by us: socket={} reason=\"{}\"", id, reason);
+  spdlog::debug("event=socket_hung_up socket={} reason=\"{}\"", id, reason);
 }
 
 // ---- Our thread
@@ -190,7 +190,7 @@ void FdSocket::PauseAccepting(bool pause) {
 void FdSocket::Open(size_t listener, UniqueFd fd) {
   const std::string& tenant = listeners_[listener].tenant;
   if (listeners_[listener].connections >= most_connections_) {
-    spdlog::debug("fd socket refused: tenant={} reason=\"limits.leases connections are open\"", tenant);
+    spdlog::debug("event=socket_refused tenant={} reason=\"limits.leases connections are open\"", tenant);
     return;
   }
   Peer peer = PeerOf(fd.get());
@@ -210,7 +210,7 @@ void FdSocket::Open(size_t listener, UniqueFd fd) {
   const core::Secret ticket = NewSecret();
   // Posted before the worker can know the ticket, so that no Attach overtakes it.
   post_(core::SocketOpened{id, tenant, ticket, death_observable});
-  spdlog::debug("fd socket opened: tenant={} socket={} pid={} uid={} death_observable={}", tenant, id, peer.pid,
+  spdlog::debug("event=socket_opened tenant={} socket={} pid={} uid={} death_observable={}", tenant, id, peer.pid,
                 peer.uid, death_observable);
   const kvs_fd_message message = TicketMessage(ticket);
   if (!SendWithFds(raw_fd, std::as_bytes(std::span(&message, 1)), {}, MSG_DONTWAIT).ok()) {
@@ -233,7 +233,7 @@ void FdSocket::Read(core::SocketId id) {
       if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
       if (got > 0) {
         if (found->second.detached || !IsDetach(std::span(bytes, static_cast<size_t>(got)))) {
-          spdlog::debug("fd socket got a message that is no detach: socket={} bytes={}", id, got);
+          spdlog::debug("event=socket_garbage socket={} bytes={}", id, got);
           got = 0;
         } else {
           found->second.detached = true;
@@ -262,7 +262,7 @@ void FdSocket::HangUp(core::SocketId id) {
   }
   if (never_had_objects) post_(core::Detached{id});
   post_(core::SocketClosed{id});
-  spdlog::debug("fd socket closed: socket={}", id);
+  spdlog::debug("event=socket_closed socket={}", id);
 }
 
 void FdSocket::ProcessEnded(core::SocketId id) {
@@ -284,7 +284,7 @@ void FdSocket::ProcessEnded(core::SocketId id) {
     connections_.erase(found);
   }
   post_(core::ProcessGone{id});
-  spdlog::debug("fd socket's process is gone: socket={}", id);
+  spdlog::debug("event=process_gone socket={}", id);
 }
 
 }  // namespace kvsteward::rpc

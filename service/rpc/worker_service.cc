@@ -59,7 +59,7 @@ grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* con
     response->set_statistics_bytes(statistics);
     response->set_window_slot_bytes(spec->window_slot_bytes);
     response->set_plan_bytes(plans);
-    spdlog::info("attached: lease={} backend={} export_method={}", LeaseName(reply.lease), identity_.backend,
+    spdlog::info("event=attached lease={} backend={} export_method={}", LeaseName(reply.lease), identity_.backend,
                  identity_.export_method);
   };
   return UnaryCall::Ask(steward_, *std::move(asked), std::move(encode));

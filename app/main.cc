@@ -1,0 +1,112 @@
+// kvsteward: one executable, a subcommand each. The command line is read here and nowhere else.
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "app/commands.h"
+#include "app/config.h"
+
+namespace kvsteward::app {
+namespace {
+
+constexpr int kWrongUsage = 2;
+
+struct ServeOptions {
+  std::string config;
+  bool print_config = false;
+};
+
+int ServeCommand(const ServeOptions& options) {
+  std::string text;
+  if (!options.config.empty()) {
+    std::ifstream file(options.config);
+    std::ostringstream content;
+    content << file.rdbuf();
+    if (!file) {
+      std::fprintf(stderr, "kvsteward: the configuration %s cannot be read: %s\n", options.config.c_str(),
+                   std::strerror(errno));
+      return kWrongUsage;
+    }
+    text = content.str();
+  }
+  const absl::StatusOr<Config> config = LoadConfig(text, options.config, std::getenv);
+  if (!config.ok()) {
+    std::fprintf(stderr, "kvsteward: %s\n", std::string(config.status().message()).c_str());
+    return kWrongUsage;
+  }
+  if (options.print_config) {
+    std::fputs(ConfigToYaml(*config).c_str(), stdout);
+    return 0;
+  }
+  return Serve(*config);
+}
+
+// REQUIRES: no thread has been started.
+int Main(int argc, char** argv) {
+  // gRPC's own log lines would stand between ours; GRPC_VERBOSITY brings them back.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  CLI::App app("kvsteward: a sidecar that owns and evicts the KV cache memory of LLM workers", "kvsteward");
+  app.require_subcommand(0, 1);
+  const Config defaults;
+  int exit_status = 0;
+
+  ServeOptions serve;
+  CLI::App* command = app.add_subcommand("serve", "Run the daemon");
+  command->add_option("--config", serve.config, "The configuration, YAML; every key has a default");
+  command->add_flag("--print-config", serve.print_config, "Print the effective configuration and end");
+  command->callback([&] { exit_status = ServeCommand(serve); });
+
+  std::string address = defaults.listen.address;
+  command = app.add_subcommand("health", "Ask whether a daemon serves workers: exit 0 if so, else 1");
+  command->add_option("--address", address, "Where it serves workers")
+      ->capture_default_str()
+      ->envname("KVSTEWARD_LISTEN_ADDRESS");
+  command->callback([&] { exit_status = Health(address); });
+
+  StatusOptions status;
+  status.address = defaults.listen.admin;
+  command = app.add_subcommand("status", "Show a daemon's arena, tenants and leases");
+  command->add_option("--address", status.address, "Where it serves operators")
+      ->capture_default_str()
+      ->envname("KVSTEWARD_LISTEN_ADMIN");
+  command->add_flag("--json", status.json, "As JSON");
+  command->add_flag("--watch", status.watch, "Again every second");
+  command->callback([&] { exit_status = Status(status); });
+
+  ReplayOptions replay;
+  command = app.add_subcommand("replay", "Run a policy on recorded tensors");
+  command->add_option("input", replay.input, "Recorded tensors, safetensors")->required();
+  command->add_option("--policy", replay.policy, "A preset's name or a YAML file")->required();
+  command->add_option("--budget", replay.budget, "Tokens kept per kv head, N, or P%, or bytes such as 64MiB")
+      ->required();
+  command->add_option("--out", replay.output, "Where the plan is written, safetensors");
+  CLI::Option* sidecar = command->add_option("--address", replay.address, "Through the sidecar there: its address");
+  CLI::Option* fd_socket = command->add_option("--fd-socket", replay.fd_socket, "and a tenant's fd socket");
+  sidecar->needs(fd_socket);
+  fd_socket->needs(sidecar);
+  command->callback([&] { exit_status = Replay(replay); });
+
+  command = app.add_subcommand("policies", "List every preset as YAML");
+  command->callback([&] { exit_status = Policies(); });
+
+  command = app.add_subcommand("version", "Print the version");
+  command->callback([] { std::puts(KVSTEWARD_VERSION); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kWrongUsage;
+  }
+  if (app.get_subcommands().empty()) std::fputs(app.help().c_str(), stdout);
+  return exit_status;
+}
+
+}  // namespace
+}  // namespace kvsteward::app
+
+int main(int argc, char** argv) { return kvsteward::app::Main(argc, argv); }

@@ -1,0 +1,61 @@
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "app/commands.h"
+#include "app/replay/replay.h"
+#include "app/replay/replay_file.h"
+#include "app/replay_remote/replay_remote.h"
+#include "kvsteward/engine/policy.h"
+
+namespace kvsteward::app {
+namespace {
+
+// A preset's name, or else a file with a policy as YAML.
+absl::StatusOr<engine::Policy> FindPolicy(const std::string& name) {
+  absl::StatusOr<engine::Policy> preset = engine::Preset(name);
+  if (preset.ok()) return preset;
+  std::ifstream file(name);
+  std::ostringstream text;
+  if (!(text << file.rdbuf())) {
+    return absl::InvalidArgumentError(std::string(preset.status().message()) + ", or a file with a policy as YAML");
+  }
+  absl::StatusOr<engine::Policy> policy = engine::PolicyFromYaml(text.str());
+  if (!policy.ok()) return absl::InvalidArgumentError(name + ": " + std::string(policy.status().message()));
+  return policy;
+}
+
+absl::Status Run(const ReplayOptions& options) {
+  const absl::StatusOr<engine::Policy> policy = FindPolicy(options.policy);
+  if (!policy.ok()) return policy.status();
+  const absl::StatusOr<engine::Budget> budget = engine::ParseBudget(options.budget);
+  if (!budget.ok()) return budget.status();
+  const absl::StatusOr<replay::ReplayInput> input = replay::LoadReplay(options.input);
+  if (!input.ok()) return input.status();
+  const int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const absl::StatusOr<replay::ReplayOutput> output =
+      options.address.empty() ? replay::ReplayInProcess(*input, *policy, *budget, threads)
+                              : replay::ReplayInSidecar(*input, *policy, *budget, {options.address, options.fd_socket});
+  if (!output.ok()) return output.status();
+
+  for (size_t layer = 0; layer < output->layer_budgets.size(); ++layer) {
+    std::printf("layer %zu keeps %d tokens:", layer, output->layer_budgets[layer]);
+    const size_t heads = output->head_budgets.size() / output->layer_budgets.size();
+    for (size_t head = 0; head < heads; ++head) std::printf(" %d", output->head_budgets[layer * heads + head]);
+    std::puts("");
+  }
+  return options.output.empty() ? absl::OkStatus() : replay::WriteReplay(options.output, *input, *policy, *output);
+}
+
+}  // namespace
+
+int Replay(const ReplayOptions& options) {
+  const absl::Status status = Run(options);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "kvsteward: %s\n", std::string(status.message()).c_str());
+  return status.code() == absl::StatusCode::kInvalidArgument || status.code() == absl::StatusCode::kNotFound ? 2 : 1;
+}
+
+}  // namespace kvsteward::app
