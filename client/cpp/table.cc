@@ -70,7 +70,8 @@ absl::StatusOr<const kvs_plan*> OpenPlan(std::span<const std::byte> region, uint
                               " or do not hold ", units, " units"));
   }
   const auto* plan = reinterpret_cast<const kvs_plan*>(region.data() + offset);
-  if (plan->magic != KVS_SHM_MAGIC || plan->units != units || plan->sequence != sequence || plan->bytes != bytes) {
+  if (plan->magic != KVS_SHM_MAGIC || plan->units != units || plan->sequence != sequence || plan->bytes < fixed ||
+      plan->bytes > bytes) {
     return wrong(absl::StrCat("is not that of sequence ", sequence));
   }
   const auto* unit_plans = reinterpret_cast<const kvs_unit_plan*>(plan + 1);

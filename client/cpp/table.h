@@ -38,7 +38,7 @@ class SequenceTable {
   uint32_t row_capacity_ = 0;  // blocks
 };
 
-// The plan at [offset, offset + bytes) of a plan region. INTERNAL unless it is one of this sequence and everything that
+// The plan in [offset, offset + bytes) of a plan region. INTERNAL unless it is one of this sequence and everything that
 // it refers to lies within it and fits these lengths before (residents) and after (kept).
 absl::StatusOr<const kvs_plan*> OpenPlan(std::span<const std::byte> region, uint64_t offset, uint64_t bytes,
                                          uint64_t sequence, std::span<const uint32_t> lengths,

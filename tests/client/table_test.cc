@@ -157,8 +157,9 @@ TEST_F(Plan, RefusesPlacesOutsideOfTheRegion) {
 }
 
 TEST_F(Plan, RefusesAnotherPlan) {
-  for (const auto change : {+[](kvs_plan& p) { p.magic = 0; }, +[](kvs_plan& p) { p.units = 3; },
-                            +[](kvs_plan& p) { p.sequence = 8; }, +[](kvs_plan& p) { p.bytes = 448; }}) {
+  for (const auto change :
+       {+[](kvs_plan& p) { p.magic = 0; }, +[](kvs_plan& p) { p.units = 3; }, +[](kvs_plan& p) { p.sequence = 8; },
+        +[](kvs_plan& p) { p.bytes = kBytes + 1; }, +[](kvs_plan& p) { p.bytes = 64; }}) {
     const kvs_plan good = plan();
     change(plan());
     EXPECT_FALSE(Good());

@@ -1,0 +1,165 @@
+#include "app/replay_remote/replay_remote.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvsteward/client.h"
+#include "kvsteward/shm.h"
+
+namespace kvsteward::replay {
+namespace {
+
+constexpr int64_t kMostTokens = int64_t{1} << 30;  // what a sidecar takes; as a budget it keeps everything
+constexpr int64_t kMostBytes = int64_t{1} << 62;   // likewise
+constexpr int32_t kMostRows = 4096;
+constexpr std::chrono::minutes kPatience{10};  // a replay may be large and the sidecar busy
+
+// Room for the plan: header, unit plans, then a mask, an index list and scores of each unit.
+uint64_t PlanBytes(const ReplayInput& input) {
+  uint64_t bytes = sizeof(kvs_plan) + kvs_align(input.units() * sizeof(kvs_unit_plan));
+  for (const int32_t length : input.lengths) {
+    const auto residents = static_cast<uint64_t>(length);
+    bytes += kvs_align((residents + 63) / 64 * sizeof(uint64_t)) + 2 * kvs_align(residents * sizeof(float));
+  }
+  return bytes;
+}
+
+ClientOptions ToOptions(const ReplayInput& input, int32_t rows, const RemoteSidecar& sidecar) {
+  ClientOptions options;
+  options.address = sidecar.address;
+  options.fd_socket = sidecar.fd_socket;
+  options.geometry = {.layers = static_cast<uint32_t>(input.geometry.layers),
+                      .query_heads = static_cast<uint32_t>(input.geometry.query_heads),
+                      .kv_heads = static_cast<uint32_t>(input.geometry.kv_heads),
+                      .head_dim = static_cast<uint32_t>(input.geometry.head_dim),
+                      .dtype = static_cast<ElementType>(input.geometry.dtype)};
+  options.window_rows = static_cast<uint32_t>(std::max(rows, 1));
+  options.window_slots = rows > 0 ? 1 : 0;
+  options.plan_bytes = PlanBytes(input);
+  options.call_timeout = kPatience;
+  return options;
+}
+
+InitialResidents ToResidents(const ReplayInput& input) {
+  InitialResidents residents;
+  residents.seen_tokens = static_cast<uint32_t>(input.seen);
+  residents.lengths.assign(input.lengths.begin(), input.lengths.end());
+  for (size_t u = 0; u < input.units(); ++u) {
+    const std::span<const int32_t> positions = input.UnitPositions(u);
+    residents.positions.insert(residents.positions.end(), positions.begin(), positions.end());
+  }
+  return residents;
+}
+
+// Writes a tensor's residents to where `at` says that a unit's slot lies; a block's tokens lie together.
+template <class At>
+void WriteTokens(const ReplayInput& input, std::span<const std::byte> tensor, At at) {
+  if (tensor.empty()) return;
+  const size_t token_bytes = input.geometry.token_bytes();
+  for (size_t u = 0; u < input.units(); ++u) {
+    const std::byte* from = tensor.data() + u * static_cast<size_t>(input.tokens) * token_bytes;
+    for (int32_t slot = 0; slot < input.lengths[u]; slot += engine::kBlockTokens) {
+      const auto tokens = static_cast<size_t>(std::min(engine::kBlockTokens, input.lengths[u] - slot));
+      std::memcpy(at(static_cast<uint32_t>(u), static_cast<uint32_t>(slot)),
+                  from + static_cast<size_t>(slot) * token_bytes, tokens * token_bytes);
+    }
+  }
+}
+
+// The last `rows` of the recorded query rows, packed.
+void WriteWindow(const ReplayInput& input, int32_t rows, std::byte* slot) {
+  const size_t row_bytes = static_cast<size_t>(input.geometry.head_dim) * engine::SizeOf(input.query_dtype);
+  const size_t recorded = static_cast<size_t>(input.rows) * row_bytes;
+  const size_t wanted = static_cast<size_t>(rows) * row_bytes;
+  const auto heads = static_cast<size_t>(input.geometry.layers) * static_cast<size_t>(input.geometry.query_heads);
+  for (size_t head = 0; head < heads; ++head) {
+    std::memcpy(slot + head * wanted, input.queries.data() + (head + 1) * recorded - wanted, wanted);
+  }
+}
+
+EvictOptions ToEviction(const ReplayInput& input, const engine::Policy& policy, const engine::Budget& budget,
+                        int32_t rows) {
+  EvictOptions options;
+  options.policy = engine::PolicyToYaml(policy);
+  switch (budget.kind) {
+    case engine::Budget::Kind::kTokens:
+      options.budget_tokens = static_cast<uint32_t>(std::clamp<int64_t>(budget.amount, 0, kMostTokens));
+      break;
+    case engine::Budget::Kind::kPpmOfSeen:
+      options.budget_ppm = static_cast<uint32_t>(std::clamp<int64_t>(budget.amount, 0, kMostTokens));
+      break;
+    case engine::Budget::Kind::kBytes:
+      options.budget_bytes = static_cast<uint64_t>(std::clamp<int64_t>(budget.amount, 0, kMostBytes));
+      break;
+  }
+  options.window_rows = static_cast<uint32_t>(rows);
+  options.window_dtype = static_cast<ElementType>(input.query_dtype);
+  options.window_positions.assign(input.query_positions.end() - rows, input.query_positions.end());
+  options.plan_only = true;
+  options.export_plan = true;
+  options.export_scores = true;
+  return options;
+}
+
+absl::StatusOr<ReplayOutput> ToOutput(const ReplayInput& input, const kvs_plan* plan, std::string backend) {
+  ReplayOutput output;
+  output.backend = std::move(backend);
+  const auto tokens = static_cast<size_t>(input.tokens);
+  const auto kv_heads = static_cast<size_t>(input.geometry.kv_heads);
+  const auto* base = reinterpret_cast<const std::byte*>(plan);
+  output.keep.assign(input.units() * tokens, 0);
+  output.scores.assign(input.units() * tokens, 0.0f);
+  output.layer_budgets.assign(static_cast<size_t>(input.geometry.layers), 0);
+  for (size_t u = 0; u < input.units(); ++u) {
+    const kvs_unit_plan unit = *kvs_unit_plan_of(plan, static_cast<uint32_t>(u));
+    if (unit.residents != static_cast<uint32_t>(input.lengths[u]) || unit.scores_offset == 0) {
+      return absl::InternalError("the sidecar's plan for unit " + std::to_string(u) +
+                                 " is not of the replayed tensors");
+    }
+    const auto* mask = reinterpret_cast<const uint64_t*>(base + unit.mask_offset);
+    for (size_t j = 0; j < unit.residents; ++j) {
+      output.keep[u * tokens + j] = static_cast<uint8_t>(mask[j / 64] >> (j % 64) & 1);
+    }
+    std::memcpy(output.scores.data() + u * tokens, base + unit.scores_offset, unit.residents * sizeof(float));
+    output.head_budgets.push_back(static_cast<int32_t>(unit.kept));
+    output.layer_budgets[u / kv_heads] += static_cast<int32_t>(unit.kept);
+  }
+  return output;
+}
+
+}  // namespace
+
+absl::StatusOr<ReplayOutput> ReplayInSidecar(const ReplayInput& input, const engine::Policy& policy,
+                                             const engine::Budget& budget, const RemoteSidecar& sidecar) {
+  if (absl::Status status = CheckTensors(input, policy); !status.ok()) return status;
+  if (input.seen > kMostTokens) {
+    return absl::InvalidArgumentError("positions reach " + std::to_string(input.seen - 1) +
+                                      "; a sidecar takes positions below 2^30");
+  }
+  // Rows before the policy's window are not read.
+  const int32_t rows = policy.reads_queries() ? std::min(input.rows, policy.window) : 0;
+  if (rows > kMostRows) {
+    return absl::InvalidArgumentError("queries have " + std::to_string(rows) + " rows that policy " + policy.name +
+                                      " reads; a sidecar takes at most 4096");
+  }
+  absl::StatusOr<std::unique_ptr<Client>> client = Client::Attach(ToOptions(input, rows, sidecar));
+  if (!client.ok()) return client.status();
+  absl::StatusOr<Sequence> sequence =
+      (*client)->CreateSequence(1, static_cast<uint32_t>(input.seen), ToResidents(input));
+  if (!sequence.ok()) return sequence.status();
+  WriteTokens(input, input.keys, [&](uint32_t unit, uint32_t slot) { return sequence->Key(unit, slot); });
+  WriteTokens(input, input.values, [&](uint32_t unit, uint32_t slot) { return sequence->Value(unit, slot); });
+  if (rows > 0) WriteWindow(input, rows, (*client)->WindowSlot(0));
+  absl::StatusOr<Evicted> evicted = sequence->Evict(ToEviction(input, policy, budget, rows));
+  if (!evicted.ok()) return evicted.status();
+  if (evicted->plan == nullptr) return absl::InternalError("the sidecar exported no plan");
+  return ToOutput(input, evicted->plan, (*client)->backend());
+}
+
+}  // namespace kvsteward::replay
