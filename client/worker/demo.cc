@@ -25,7 +25,7 @@ namespace {
 
 // AhaKV as the preset is, but with Ada-KV's head budgets: what those add is seen alone.
 constexpr char kAhaKvWithAdaFloor[] = R"yaml(
-name: ahakv+ada_floor
+name: ahakv-with-ada_floor
 window: 32
 signal: {sg_softmax: {g_min: 0}}
 accumulate: sum
