@@ -23,13 +23,13 @@ from model import Llama, load, save
 from task import KEY0, KEYS, VALUE0, VALUES, evaluation_batch, training_batch
 
 HERE = pathlib.Path(__file__).resolve().parent
-# (haystack length, pairs, sequences per batch, most steps)
+# (haystack length, pairs, sequences per batch, most steps). A stage ends early when the
+# model passes it, except the last, which takes all its steps while the rate falls to 0.
 STAGES = [(32, 6, 16, 20000), (64, 10, 16, 4000), (128, 16, 16, 3000),
-          (256, 24, 12, 2500), (512, 32, 8, 2500), (1024, 32, 4, 2500)]
+          (256, 24, 12, 2500), (512, 32, 8, 2500), (1024, 32, 4, 1500)]
 QUESTIONS = 16     # per training sequence
 PASS = 0.985       # smoothed accuracy that ends a stage
 WARMUP = 200
-FINAL_STEPS = 1500  # length of the last stage, over which the rate decays to zero
 
 
 def train(args, device):
@@ -49,10 +49,10 @@ def train(args, device):
     for number, (length, pairs, batch, most) in enumerate(STAGES):
         last = number == len(STAGES) - 1
         smooth = 0.0
-        for step in range(FINAL_STEPS if last else most):
+        for step in range(most):
             rate = args.lr * min(1.0, (total + 1) / WARMUP)
             if last:
-                rate *= 0.5 * (1 + math.cos(math.pi * step / FINAL_STEPS))
+                rate *= 0.5 * (1 + math.cos(math.pi * step / most))
             for group in optimiser.param_groups:
                 group["lr"] = rate
             tokens, at, answers = (t.to(device) for t in training_batch(batch, length, pairs, QUESTIONS, gen))
