@@ -176,6 +176,7 @@ void Core::State::On(const JobEnded& event) {
     const ReleaseSequenceReply reply = Release(lease, sequence);
     RememberRelease(lease, pending.request_id, pending.request_hash, reply);
     if (pending.call != 0) Answer(pending.call, reply);
+    ServeShortJobs(lease);
   }
   Reap(lease);
 }

@@ -173,8 +173,8 @@ void Core::State::On(const TruncateAsked& event) {
   }
   const TruncateReply reply{sequence.written, sequence.reserved, sequence.version};
   if (event.request_id != 0) sequence.last = {event.request_id, event.request_hash, reply};
-  ServeShortJobs(*lease);
   Answer(event.call, reply);
+  ServeShortJobs(*lease);
 }
 
 }  // namespace kvsteward::core

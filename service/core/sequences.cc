@@ -173,6 +173,7 @@ void Core::State::On(const ReleaseSequenceAsked& event) {
   const ReleaseSequenceReply reply = Release(*lease, sequence);
   RememberRelease(*lease, event.request_id, event.request_hash, reply);
   Answer(event.call, reply);
+  ServeShortJobs(*lease);
 }
 
 ReleaseSequenceReply Core::State::Release(Lease& lease, Sequence& sequence) {
@@ -186,7 +187,6 @@ ReleaseSequenceReply Core::State::Release(Lease& lease, Sequence& sequence) {
   const auto longest = lease.longest_rows.find(sequence.longest_row);
   if (--longest->second == 0) lease.longest_rows.erase(longest);
   lease.sequences.erase(sequence.id);
-  ServeShortJobs(lease);
   return reply;
 }
 

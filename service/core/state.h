@@ -94,6 +94,7 @@ struct Core::State {
   void On(const ReleaseSequenceAsked& event);
   // False: it waits for memory.
   bool Create(Lease& lease, QueuedCall& queued);
+  // Forgets the sequence. REQUIRES: it has no job. The caller serves short jobs afterwards.
   ReleaseSequenceReply Release(Lease& lease, Sequence& sequence);
   void RememberRelease(Lease& lease, uint64_t request_id, uint64_t request_hash, const ReleaseSequenceReply& reply);
   // Drops the sequence's plan; a result kept for repetition no longer points to it.

@@ -1,0 +1,88 @@
+// A second, much simpler account of who owns which block, made from nothing but the events core was told and the
+// effects it asked for. Every disagreement is a test failure.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "service/core/core.h"
+
+namespace kvsteward::core {
+
+class Model {
+ public:
+  // Call with every event before core has it, and with its effects afterwards.
+  void Before(const Event& event);
+  void After(const Event& event, const std::vector<Effect>& effects);
+
+  struct ModelUnit {
+    std::vector<uint32_t> row;
+    int32_t kept = 0;
+    int32_t base = 0;
+    int32_t ResidentsAt(int32_t tokens) const { return kept + tokens - base; }
+  };
+  struct ModelSequence {
+    SequenceId id = 0;
+    std::vector<ModelUnit> units;
+    uint64_t version = 1;
+    bool releasing = false;
+    uint64_t Blocks() const;
+  };
+  // A sequence of a lease that answers; nullptr if there is none.
+  const ModelSequence* Find(LeaseId lease, SequenceId sequence) const;
+
+ private:
+  using Place = std::pair<uint32_t, uint64_t>;  // of a table: chunk and offset
+  struct ModelLease {
+    Shape shape;
+    uint32_t blocks_per_extent = 0;
+    uint32_t extents = 0;
+    uint32_t chunks = 0;
+    std::vector<bool> taken;  // by block
+    std::map<Place, ModelSequence> sequences;
+    std::set<JobId> jobs;
+    std::set<uint64_t> releases;  // request ids
+    std::set<CallId> parked_releases;
+  };
+  struct ModelJob {
+    LeaseId lease = 0;
+    Place table;
+    CallId call = 0;
+    SequenceId sequence = 0;
+    bool plan_only = false;
+    bool cancelled = false;
+    bool planned = false;
+    bool moving = false;  // there is a plan that moves tokens
+    bool ended = false;
+    int32_t written = 0;
+    std::vector<int32_t> lengths;
+    std::vector<int32_t> kept;
+    std::vector<CompactTo> wave;
+    uint32_t compacted = 0;
+    uint64_t blocks_before = 0;
+    uint64_t blocks_after = 0;
+  };
+
+  void Take(ModelLease& lease, const std::vector<Run>& runs, std::vector<uint32_t>* row);
+  void Give(ModelLease& lease, const std::vector<uint32_t>& blocks);
+  void Trim(ModelLease& lease, ModelSequence& sequence, int32_t tokens);
+  void Erase(ModelLease& lease, SequenceId sequence);
+  ModelSequence* FindIn(ModelLease& lease, SequenceId sequence);
+  void Carry(const Event& event, const Effect& effect);
+  void CarryReply(const Reply& reply);
+  void CarryEvictReply(CallId call, const EvictReply& reply);
+  void CarryRunEvict(const Event& event, const RunEvict& run);
+  void CarryEndJob(ModelJob& job);
+
+  std::map<LeaseId, ModelLease> leases_;
+  std::map<Secret, LeaseId> keys_;
+  std::map<LeaseId, Shape> shapes_;  // from CreateObject, before the lease answers
+  std::map<JobId, ModelJob> jobs_;
+  std::map<CallId, Event> asked_;
+  std::set<ObjectId> exported_;
+};
+
+}  // namespace kvsteward::core
