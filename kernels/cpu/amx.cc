@@ -63,15 +63,16 @@ AmxScope::AmxScope() { Configure(); }
 AmxScope::~AmxScope() { Release(); }
 
 KVS_AMX void AmxLogits(const uint16_t* rows, int32_t row_tiles, const uint32_t* tile, int32_t dim, float* out) {
-  const auto row_stride = static_cast<long>(dim) * 2;
-  constexpr long kTileStride = kTileKeys * 4;
+  const long row_stride = 2L * dim;
+  constexpr long kTileStride = 4L * kTileKeys;
+  constexpr size_t kOutStep = size_t{kAmxRows} * kTileKeys;
   for (int32_t row_tile = 0; row_tile < row_tiles; ++row_tile) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     for (int32_t pair = 0; pair < dim / 2; pair += kAmxPairs) {
       const uint32_t* keys = tile + static_cast<size_t>(pair) * kTileKeys;
-      _tile_loadd(3, rows + 2 * pair, row_stride);
+      _tile_loadd(3, rows + size_t{2} * pair, row_stride);
       _tile_loadd(4, keys, kTileStride);
       _tile_dpbf16ps(0, 3, 4);
       _tile_loadd(5, keys + 16, kTileStride);
@@ -83,7 +84,7 @@ KVS_AMX void AmxLogits(const uint16_t* rows, int32_t row_tiles, const uint32_t* 
     _tile_stored(1, out + 16, kTileStride);
     _tile_stored(2, out + 32, kTileStride);
     rows += static_cast<size_t>(kAmxRows) * static_cast<size_t>(dim);
-    out += kAmxRows * kTileKeys;
+    out += kOutStep;
   }
 }
 

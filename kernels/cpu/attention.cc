@@ -60,7 +60,7 @@ class LayerScorer {
   absl::Status Score(std::span<Head> heads) {
     std::vector<Task> tasks;
     for (Head& head : heads) {
-      const int32_t chunks = (head.unit->length + chunk_keys_ - 1) / chunk_keys_;
+      const auto chunks = static_cast<int32_t>((int64_t{head.unit->length} + chunk_keys_ - 1) / chunk_keys_);
       for (int32_t chunk = 0; chunk < chunks; ++chunk) tasks.push_back({&head, chunk});
       head.finite.assign(static_cast<size_t>(chunks), 1);
     }
@@ -117,8 +117,8 @@ class LayerScorer {
   const std::byte* Query(const Head& head, int32_t row) const {
     const Geometry& geometry = sequence_.geometry;
     const WindowView& window = sequence_.window;
-    const auto query_head = static_cast<size_t>(head.index) * geometry.group() + row / rows_used_;
-    const auto in_window = static_cast<size_t>(FirstRow() + row % rows_used_);
+    const int32_t query_head = head.index * geometry.group() + row / rows_used_;
+    const int32_t in_window = FirstRow() + row % rows_used_;
     const size_t in_layers =
         (static_cast<size_t>(layer_) * geometry.query_heads + query_head) * window.rows + in_window;
     return window.queries + in_layers * static_cast<size_t>(geometry.head_dim) * SizeOf(window.dtype);

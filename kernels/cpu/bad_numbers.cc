@@ -28,7 +28,7 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
   const size_t query_bytes = static_cast<size_t>(rows.dim) * SizeOf(window.dtype);
   const auto query = [&](int32_t row) {
     const size_t head = static_cast<size_t>(kv_head) * rows.heads + row / rows.rows_per_head;
-    const size_t in_window = static_cast<size_t>(first_row + row % rows.rows_per_head);
+    const int32_t in_window = first_row + row % rows.rows_per_head;
     const size_t in_layer = (static_cast<size_t>(layer) * geometry.query_heads + head) * window.rows + in_window;
     return window.queries + in_layer * query_bytes;
   };

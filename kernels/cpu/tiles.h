@@ -61,8 +61,10 @@ class Scratch {
   uint32_t* stage() { return stage_.get(); }  // [pieces of 16 bytes][kTileKeys][4]
   float* tile() { return tile_.get(); }       // [dim rounded up][kTileKeys]; for AMX words [dim / 2][kTileKeys]
   uint32_t* pairs() { return reinterpret_cast<uint32_t*>(tile_.get()); }
-  float* logits(int which) { return logits_.get() + which * kBlockRows * kTileKeys; }  // 2 of [kBlockRows][kTileKeys]
-  float* sums() { return sums_.get(); }                                                // [rows][lanes]
+  float* logits(size_t which) {
+    return logits_.get() + which * kBlockRows * kTileKeys;
+  }                                      // 2 of [kBlockRows][kTileKeys]
+  float* sums() { return sums_.get(); }  // [rows][lanes]
   static size_t Pieces(size_t token_bytes) { return (token_bytes + 15) / 16; }
 
  private:

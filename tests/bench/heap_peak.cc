@@ -7,11 +7,13 @@
 #include <cstdint>
 
 extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier): glibc's own names for what is replaced below.
 void* __libc_malloc(size_t bytes);
 void* __libc_calloc(size_t count, size_t bytes);
 void* __libc_realloc(void* at, size_t bytes);
 void* __libc_memalign(size_t alignment, size_t bytes);
 void __libc_free(void* at);
+// NOLINTEND(bugprone-reserved-identifier)
 }
 
 namespace {

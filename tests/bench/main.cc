@@ -206,4 +206,5 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace kvsteward::bench
 
+// NOLINTNEXTLINE(bugprone-exception-escape): a benchmark may end that way.
 int main(int argc, char** argv) { return kvsteward::bench::Main(argc, argv); }
