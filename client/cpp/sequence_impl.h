@@ -14,7 +14,7 @@
 
 namespace kvsteward {
 
-// Invariant: written <= reserved <= max_tokens.
+// Invariants: written <= reserved <= max_tokens; told <= written.
 struct Sequence::Impl {
   ~Impl();
 
@@ -34,6 +34,7 @@ struct Sequence::Impl {
   SequenceTable table;  // of no units once released
   uint64_t version = 0;
   uint32_t written = 0;
+  uint32_t told = 0;  // of which the sidecar knows
   uint32_t reserved = 0;
   bool released = false;
 };

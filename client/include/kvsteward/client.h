@@ -117,11 +117,12 @@ class Sequence {
   std::byte* Block(uint32_t block) const;
 
   // The worker has written keys and values of all tokens below `tokens` seen. No call is made; INVALID_ARGUMENT unless
-  // written() <= tokens <= reserved().
+  // written() <= tokens <= reserved(). Tokens that may be rolled back are best told of once they are settled.
   absl::Status Wrote(uint32_t tokens);
 
   absl::StatusOr<Evicted> Evict(const EvictOptions& options);
-  // Forgets the newest tokens, down to `tokens` seen.
+  // Forgets the newest tokens, down to `tokens` seen, and frees the room behind them. FAILED_PRECONDITION below what
+  // the last eviction saw.
   absl::Status Truncate(uint32_t tokens);
   // Releases now, to see the error; the destructor does the same and ignores it.
   absl::Status Release();
