@@ -30,13 +30,20 @@ Fixture::Fixture(int32_t tokens, int32_t query_heads, int32_t kv_heads, int32_t 
   for (const Run& run : runs_) units_.push_back({{&run, 1}, tokens, 0, 0, 0});
   queries_.resize(static_cast<size_t>(query_heads) * window * geometry_.token_bytes());
   FillNormal(queries_, 2);
+  for (size_t at = 0; at < queries_.size(); at += 2) {
+    uint16_t bf16 = 0;
+    std::memcpy(&bf16, &queries_[at], sizeof(bf16));
+    float_queries_.push_back(std::bit_cast<float>(static_cast<uint32_t>(bf16) << 16));
+  }
   for (int32_t row = 0; row < window; ++row) query_positions_.push_back(tokens - window + row);
   const engine::PoolView pool{data_.data(), geometry_.block_bytes(), positions_.data(), norms_.data()};
   view_ = {geometry_, pool, units_, {queries_.data(), geometry_.dtype, window, query_positions_}, tokens};
 }
 
-const engine::SequenceView& Fixture::Sequence(bool normed) {
+const engine::SequenceView& Fixture::Sequence(bool normed, bool float_queries) {
   for (engine::UnitView& unit : units_) unit.normed = normed ? unit.length : 0;
+  view_.window.dtype = float_queries ? engine::DType::kF32 : engine::DType::kBF16;
+  view_.window.queries = float_queries ? reinterpret_cast<const std::byte*>(float_queries_.data()) : queries_.data();
   return view_;
 }
 

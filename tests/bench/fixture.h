@@ -15,11 +15,10 @@ class Fixture {
   // One layer of `kv_heads` units of `tokens` residents, and as many free blocks again.
   Fixture(int32_t tokens, int32_t query_heads, int32_t kv_heads, int32_t head_dim, int32_t window);
 
-  // With every value norm cached, or none.
-  const engine::SequenceView& Sequence(bool normed);
+  // With every value norm cached, or none; with the queries in bf16, or the same numbers in float32.
+  const engine::SequenceView& Sequence(bool normed, bool float_queries);
   // The unit's free blocks.
   Run FreeRun(int32_t unit) const;
-  size_t key_bytes() const { return data_.size() / 4; }
 
  private:
   engine::Geometry geometry_;
@@ -29,6 +28,7 @@ class Fixture {
   std::vector<Run> runs_;
   std::vector<engine::UnitView> units_;
   std::vector<std::byte> queries_;
+  std::vector<float> float_queries_;
   std::vector<int32_t> query_positions_;
   engine::SequenceView view_;
 };

@@ -1,10 +1,10 @@
-// The machine's float32 multiply-add rate, measured. Thread-safe.
+// The machine's float32 multiply-add rate, to be measured around it. Thread-safe.
 #pragma once
 
 namespace kvsteward::bench {
 
-// Floating point operations a second of `threads` threads, a multiply-add counting two, with the widest vectors that
-// the engine uses, from registers.
-double FmaPeak(int threads);
+// Keeps `threads` threads busy with multiply-adds on registers, with the widest vectors that the engine uses. Returns
+// the floating point operations done, a multiply-add counting two.
+double MultiplyAdds(int threads);
 
 }  // namespace kvsteward::bench

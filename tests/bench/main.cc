@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -34,11 +35,23 @@ struct Options {
   bool serve = false;
 };
 
+struct Time {
+  double wall = 0;
+  double cpu = 0;  // of all threads
+};
+
 template <class Body>
-double Seconds(const Body& body) {
+Time Measure(const Body& body) {
+  const auto cpu = [] {
+    timespec now = {};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+  };
+  const double cpu_begin = cpu();
   const auto begin = std::chrono::steady_clock::now();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return {wall, cpu() - cpu_begin};
 }
 
 // Readings of one quantity, one a round.
@@ -63,9 +76,10 @@ class Bench {
         policy_(*engine::Preset("ahakv-ada")),
         budget_(std::max(64, options.tokens / 10)) {}
 
-  double Score(bool normed) {
-    return Seconds([&] {
-      if (!engine_->ScoreLayer(fixture_.Sequence(normed), policy_, budget_, 0, &scores_).ok()) std::abort();
+  Time Score(bool normed, bool float_queries) {
+    const engine::SequenceView& sequence = fixture_.Sequence(normed, float_queries);
+    return Measure([&] {
+      if (!engine_->ScoreLayer(sequence, policy_, budget_, 0, &scores_).ok()) std::abort();
     });
   }
 
@@ -75,89 +89,86 @@ class Bench {
     masks_.clear();
     for (size_t head = 0; head < kKvHeads; ++head) masks_.push_back(std::span(mask_).subspan(head * words, words));
     kept_.assign(kKvHeads, 0);
-    return Seconds([&] { engine_->SelectLayer(scores_, policy_, budget_ * kKvHeads, kept_, masks_); });
+    return Measure([&] { engine_->SelectLayer(scores_, policy_, budget_ * kKvHeads, kept_, masks_); }).wall;
   }
 
   double Compact() {
-    const engine::SequenceView& sequence = fixture_.Sequence(true);
-    return Seconds([&] {
-      for (int32_t head = 0; head < kKvHeads; ++head) {
-        const auto at = static_cast<size_t>(head);
-        const Run to = fixture_.FreeRun(head);
-        engine_->CompactUnit(sequence.geometry, sequence.pool, sequence.units[at], masks_[at], {&to, 1});
-      }
-    });
+    const engine::SequenceView& sequence = fixture_.Sequence(true, false);
+    return Measure([&] {
+             for (int32_t head = 0; head < kKvHeads; ++head) {
+               const auto at = static_cast<size_t>(head);
+               const Run to = fixture_.FreeRun(head);
+               engine_->CompactUnit(sequence.geometry, sequence.pool, sequence.units[at], masks_[at], {&to, 1});
+             }
+           })
+        .wall;
   }
 
-  // As many bytes as Compact() moves, in one piece per unit, keys and values from and to the same places.
+  // As many bytes as Compact() moves, in one piece per unit, from and to the same places.
   double Copy() {
-    const engine::SequenceView& sequence = fixture_.Sequence(true);
-    return Seconds([&] {
-      for (int32_t head = 0; head < kKvHeads; ++head) {
-        const auto at = static_cast<size_t>(head);
-        const size_t bytes = static_cast<size_t>(kept_[at]) * 2 * sequence.geometry.token_bytes();
-        std::memcpy(sequence.pool.keys(fixture_.FreeRun(head).first),
-                    sequence.pool.keys(sequence.units[at].row[0].first), bytes);
-      }
-    });
+    const engine::SequenceView& sequence = fixture_.Sequence(true, false);
+    return Measure([&] {
+             for (int32_t head = 0; head < kKvHeads; ++head) {
+               const auto at = static_cast<size_t>(head);
+               const size_t bytes = static_cast<size_t>(kept_[at]) * 2 * sequence.geometry.token_bytes();
+               std::memcpy(sequence.pool.keys(fixture_.FreeRun(head).first),
+                           sequence.pool.keys(sequence.units[at].row[0].first), bytes);
+             }
+           })
+        .wall;
   }
 
-  int Measure() {
+  int Report() {
     ResetHeapPeak();
-    Score(false);
-    const double workspace = static_cast<double>(HeapPeak());
-    const double workspace_bound = 16.0 * kKvHeads * options_.tokens + (8 << 20);
+    Score(false, true);
+    const double workspace = static_cast<double>(HeapPeak()) / (16.0 * kKvHeads * options_.tokens + (8 << 20));
     Select();
     Compact();
 
-    Series peak, ratio, score, cold, select, compact, copy;
+    Series peak, score, vectors, cold, select, compact, copy, ratio, cpu_ratio, vector_ratio, vector_cpu_ratio;
     for (int round = 0; round < options_.rounds; ++round) {
-      const double before = FmaPeak(options_.threads);
-      score.values.push_back(Score(true));
-      peak.values.push_back(std::max(before, FmaPeak(options_.threads)));
-      ratio.values.push_back(score.values.back() * peak.values.back() / TwoPasses());
-      cold.values.push_back(Score(false));
-      select.values.push_back(Select());
-      copy.values.push_back(Copy());
-      compact.values.push_back(Compact());
+      double flops = 0;
+      const Time fma = Measure([&] { flops = MultiplyAdds(options_.threads); });
+      const Time with_amx = Score(true, false);
+      const Time without = Score(true, true);
+      const double passes = TwoPasses() / flops;  // in units of what was just measured
+      peak.values.push_back(1e-9 * flops / fma.wall);
+      score.values.push_back(1e3 * with_amx.wall);
+      vectors.values.push_back(1e3 * without.wall);
+      ratio.values.push_back(with_amx.wall / fma.wall / passes);
+      cpu_ratio.values.push_back(with_amx.cpu / fma.cpu / passes);
+      vector_ratio.values.push_back(without.wall / fma.wall / passes);
+      vector_cpu_ratio.values.push_back(without.cpu / fma.cpu / passes);
+      cold.values.push_back(1e3 * Score(false, false).wall);
+      select.values.push_back(1e3 * Select());
+      copy.values.push_back(1e3 * Copy());
+      compact.values.push_back(1e3 * Compact());
     }
-    const double floor = TwoPasses() / peak.Max();
     std::printf("%d tokens, %d threads, %d rounds: min / median / max\n", options_.tokens, options_.threads,
                 options_.rounds);
-    Print("multiply-add peak, GFLOP/s", peak, 1e-9);
-    Print("score, norms cached, ms", score, 1e3);
-    Print("score, norms computed, ms", cold, 1e3);
-    Print("select, ms", select, 1e3);
-    Print("compact 10 %, ms", compact, 1e3);
-    Print("memcpy of the same bytes, ms", copy, 1e3);
-    Print("score / two QK passes at the peak around it", ratio, 1);
-    std::printf("%-46s %9.3f\n", "score / two QK passes at the peak, minima", score.Min() / floor);
-    std::printf("%-46s %9.2f %%\n", "select / score, minima", 100 * select.Min() / score.Min());
-    std::printf("%-46s %9.3f\n", "compact / memcpy, minima", compact.Min() / copy.Min());
-    std::printf("%-46s %9.3f of the bound, %.2f MiB\n", "peak workspace", workspace / workspace_bound,
-                workspace / (1 << 20));
+    nlohmann::json report = {{"tokens", options_.tokens}, {"threads", options_.threads}};
+    Print("multiply-add peak, GFLOP/s", "fma_peak_gflops", peak, report);
+    Print("score, ms", "score_ms", score, report);
+    Print("score, value norms not cached, ms", "score_cold_ms", cold, report);
+    Print("score, queries in f32 (vectors only), ms", "score_vectors_ms", vectors, report);
+    Print("select, ms", "select_ms", select, report);
+    Print("compact 10 %, ms", "compact_ms", compact, report);
+    Print("memcpy of the same bytes, ms", "memcpy_ms", copy, report);
+    Print("score / two QK passes at the peak", "score_to_floor", ratio, report);
+    Print("  the same by CPU time", "score_to_floor_cpu", cpu_ratio, report);
+    Print("score, vectors only / two QK passes", "vectors_to_floor", vector_ratio, report);
+    Print("  the same by CPU time", "vectors_to_floor_cpu", vector_cpu_ratio, report);
+    Print("select / score, of the minima", "select_to_score", {{select.Min() / score.Min()}}, report);
+    Print("compact / memcpy, of the minima", "compact_to_memcpy", {{compact.Min() / copy.Min()}}, report);
+    Print("peak workspace / bound", "workspace_to_bound", {{workspace}}, report);
     if (options_.json.empty()) return 0;
-    const nlohmann::json report = {{"tokens", options_.tokens},
-                                   {"threads", options_.threads},
-                                   {"fma_peak_flops", peak.values},
-                                   {"score_seconds", score.values},
-                                   {"score_cold_seconds", cold.values},
-                                   {"select_seconds", select.values},
-                                   {"compact_seconds", compact.values},
-                                   {"memcpy_seconds", copy.values},
-                                   {"score_to_two_passes", score.Min() / floor},
-                                   {"score_to_two_passes_rounds", ratio.values},
-                                   {"select_to_score", select.Min() / score.Min()},
-                                   {"compact_to_memcpy", compact.Min() / copy.Min()},
-                                   {"workspace_bytes", workspace},
-                                   {"workspace_to_bound", workspace / workspace_bound}};
     std::ofstream file(options_.json);
     file << report.dump(2) << '\n';
     return file.good() ? 0 : 1;
   }
 
   int Serve() {
-    for (std::string line; std::getline(std::cin, line);) std::cout << Score(false) << std::endl;
+    for (std::string line; std::getline(std::cin, line);) std::cout << Score(false, false).wall << std::endl;
     return 0;
   }
 
@@ -165,8 +176,9 @@ class Bench {
   // Floating point operations of two passes of QK^T.
   double TwoPasses() const { return 4.0 * kQueryHeads * kWindow * kHeadDim * options_.tokens; }
 
-  static void Print(const char* what, const Series& series, double unit) {
-    std::printf("%-46s %9.3f %9.3f %9.3f\n", what, series.Min() * unit, series.Median() * unit, series.Max() * unit);
+  static void Print(const char* what, const char* key, const Series& series, nlohmann::json& report) {
+    std::printf("%-42s %9.3f %9.3f %9.3f\n", what, series.Min(), series.Median(), series.Max());
+    report[key] = series.values;
   }
 
   const Options options_;
@@ -200,7 +212,7 @@ int Main(int argc, char** argv) {
     }
   }
   Bench bench(options);
-  return options.serve ? bench.Serve() : bench.Measure();
+  return options.serve ? bench.Serve() : bench.Report();
 }
 
 }  // namespace
