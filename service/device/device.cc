@@ -97,13 +97,14 @@ void Device::Answer(Entry& entry, core::Event answer) {
   on_event_(core::JobEnded{.job = job});
 }
 
+std::optional<core::Event> Device::RunItem(Entry& entry) {
+  if (entry.wave) return entry.job->CompactLayer(*engine_, *entry.wave);
+  return entry.job->PlanLayer(*engine_);
+}
+
 void Device::Run() {
   while (Entry* entry = Next()) {
-    if (entry->wave) {
-      Answer(*entry, entry->job->Compact(*engine_, *entry->wave));
-    } else if (std::optional<core::EvictPlanned> planned = entry->job->PlanLayer(*engine_)) {
-      Answer(*entry, *std::move(planned));
-    }
+    if (std::optional<core::Event> answer = RunItem(*entry)) Answer(*entry, *std::move(answer));
   }
 }
 

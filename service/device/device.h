@@ -1,5 +1,5 @@
 // The one who drives an engine: runs evictions on one thread of its own, an item at a time, fair between tenants and
-// leases. An item is one layer of one job's planning or one wave of its compaction. Thread-safe.
+// leases. An item is one layer of one job's planning, or as many units of its compaction. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -59,6 +59,8 @@ class Device {
   void Run();
   // Waits for the next item; null to stop. The entry stays while it is queued or answering.
   Entry* Next();
+  // Runs the next item of a queued entry. The answer comes with the last one.
+  std::optional<core::Event> RunItem(Entry& entry);
   void Answer(Entry& entry, core::Event answer);
 
   const std::unique_ptr<engine::Engine> engine_;

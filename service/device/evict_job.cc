@@ -1,5 +1,6 @@
 #include "service/device/evict_job.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -85,20 +86,26 @@ core::EvictPlanned EvictJob::Finish(absl::Status status) {
   return answer;
 }
 
-core::UnitsCompacted EvictJob::Compact(engine::Engine& engine, const core::CompactUnits& wave) {
+std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engine, const core::CompactUnits& wave) {
   const auto start = std::chrono::steady_clock::now();
-  const engine::PoolView pool = pool_->View();
+  const engine::Geometry& geometry = pool_->spec().geometry;
   const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
-  core::UnitsCompacted answer{.job = ask_.job, .units = 0, .compact_us = 0};
-  for (const core::CompactTo& to : wave.units) {
-    if (cancelled_) break;
-    engine.CompactUnit(pool_->spec().geometry, pool, units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)),
-                       to.row);
-    if (!memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row).ok()) break;
-    ++answer.units;
+  const size_t end = std::min(wave.units.size(), size_t{progress_.units} + static_cast<size_t>(geometry.kv_heads));
+  bool stopped = false;
+  while (progress_.units < end) {
+    const core::CompactTo& to = wave.units[progress_.units];
+    stopped = cancelled_;
+    if (stopped) break;
+    engine.CompactUnit(geometry, pool_->View(), units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)), to.row);
+    // A table that does not have the row would be core's mistake; the old row stays valid then.
+    stopped = !memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row).ok();
+    if (stopped) break;
+    ++progress_.units;
   }
-  answer.compact_us = MicrosecondsSince(start);
-  return answer;
+  progress_.compact_us += MicrosecondsSince(start);
+  if (!stopped && progress_.units < wave.units.size()) return std::nullopt;
+  progress_.job = ask_.job;
+  return std::exchange(progress_, {});
 }
 
 }  // namespace kvsteward::device

@@ -1,5 +1,5 @@
-// One eviction of one sequence: planned a layer at a time, then compacted in waves of units. Used by one thread, except
-// for Cancel.
+// One eviction of one sequence: planned a layer at a time, then compacted in waves of units, again a layer's worth at a
+// time. Used by one thread, except for Cancel.
 #pragma once
 
 #include <atomic>
@@ -32,8 +32,10 @@ class EvictJob {
 
   // Plans the next layer. The answer comes with the last one, or with what was refused.
   std::optional<core::EvictPlanned> PlanLayer(engine::Engine& engine);
-  // REQUIRES: planning ended well and was no no-op; each unit is compacted once.
-  core::UnitsCompacted Compact(engine::Engine& engine, const core::CompactUnits& wave);
+  // Compacts the next units of the wave, at most as many as a layer has. The answer comes with the last one, or with
+  // how far it came. REQUIRES: planning ended well and was no no-op; the same wave until it is answered; a unit is
+  // compacted once.
+  std::optional<core::UnitsCompacted> CompactLayer(engine::Engine& engine, const core::CompactUnits& wave);
 
  private:
   absl::Status StartPlanning(engine::Engine& engine);
@@ -50,6 +52,7 @@ class EvictJob {
   std::vector<int32_t> window_positions_;
   std::optional<engine::EvictionPlanner> planner_;
   engine::Plan plan_;
+  core::UnitsCompacted progress_;  // of the wave
 };
 
 }  // namespace kvsteward::device
