@@ -102,7 +102,9 @@ absl::StatusOr<EvictionPlanner> EvictionPlanner::Start(Engine& engine, const Seq
 
   if (plan.no_op) {
     for (size_t u = 0; u < sequence.units.size(); ++u) {
-      for (int32_t j = 0; j < plan.kept[u]; ++j) plan.mask[plan.mask_offsets[u] + j / 64] |= uint64_t{1} << (j % 64);
+      const auto begin = plan.mask.begin() + plan.mask_offsets[u];
+      std::fill(begin, plan.mask.begin() + plan.mask_offsets[u + 1], ~uint64_t{0});
+      if (plan.kept[u] % 64 != 0) begin[plan.kept[u] / 64] = (uint64_t{1} << (plan.kept[u] % 64)) - 1;
     }
   } else {
     planner.layers_ = geometry.layers;

@@ -187,6 +187,7 @@ TEST_P(EngineContract, EveryPresetOnEveryKindOfNumbers) {
         Random random(++seed);
         Shape shape = Uniform(2, 2, 150);
         shape.dtype = dtype;
+        shape.query_dtype = shape.dtype;
         shape.numbers = numbers;
         shape.rows = 32;
         PagedSequence sequence = Page(MakeSequence(random, shape), Placement::kScattered, seed);
@@ -205,6 +206,7 @@ TEST_P(EngineContract, LongSequence) {
   shape.head_dim = 128;
   shape.rows = 32;
   shape.dtype = DType::kBF16;
+  shape.query_dtype = shape.dtype;
   PagedSequence sequence = Page(MakeSequence(random, shape));
   EvictRight(*engine_, sequence, PresetNamed("ahakv-ada"), {Budget::Kind::kPpmOfSeen, 100'000});
 }
@@ -220,6 +222,7 @@ TEST_P(EngineContract, LengthsAroundBlocksAndTiles) {
       shape.head_dim = dim;
       shape.rows = 3;
       shape.dtype = DType::kBF16;
+      shape.query_dtype = shape.dtype;
       shape.gaps = dim == 17;
       PagedSequence sequence = Page(MakeSequence(random, shape));
       SCOPED_TRACE("n " + std::to_string(n) + " dim " + std::to_string(dim));
@@ -235,6 +238,7 @@ TEST_P(EngineContract, EvictAppendEvictAgain) {
     const Policy policy = PresetNamed(seed % 3 == 0 ? "ahakv-ada" : seed % 3 == 1 ? "ada-snapkv" : "ahakv");
     Shape shape = Uniform(2, 3, 140);
     shape.dtype = seed % 2 == 0 ? DType::kBF16 : DType::kF32;
+    shape.query_dtype = shape.dtype;
     shape.rows = 8;
     shape.numbers = seed % 4 == 3 ? Numbers::kFewDistinct : Numbers::kGaussian;
     PagedSequence sequence = Page(MakeSequence(random, shape), Placement::kScattered, seed);
@@ -335,6 +339,7 @@ TEST_P(EngineContract, BadNumbersAreNamedAndChangeNothing) {
     for (const double bad : bad_numbers) {
       Shape shape = Uniform(3, 2, 100);
       shape.dtype = dtype;
+      shape.query_dtype = shape.dtype;
       const auto expect_refused = [&](const char* tensor, const char* where,
                                       const std::function<void(PagedSequence&)>& spoil) {
         Random random(5);

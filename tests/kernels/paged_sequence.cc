@@ -169,7 +169,7 @@ SequenceView PagedSequence::View() {
           .pool = pool_,
           .units = units_,
           .window = {.queries = queries_.data(),
-                     .dtype = plain_.dtype,
+                     .dtype = plain_.query_dtype,
                      .rows = static_cast<int32_t>(row_positions_.size()),
                      .positions = row_positions_},
           .seen = plain_.seen};
@@ -228,7 +228,7 @@ void PagedSequence::Append(int32_t tokens, const std::function<double()>& draw) 
   for (size_t i = 0; i < rows.size(); ++i) {
     rows[i] = plain_.seen - static_cast<int64_t>(rows.size()) + static_cast<int64_t>(i);
   }
-  for (double& q : plain_.contents.queries) q = Rounded(plain_.dtype, draw());
+  for (double& q : plain_.contents.queries) q = Rounded(plain_.query_dtype, draw());
   StoreQueries();
 }
 
@@ -329,8 +329,9 @@ void PagedSequence::StoreToken(size_t u, int32_t j) {
 
 void PagedSequence::StoreQueries() {
   const auto& queries = plain_.contents.queries;
-  queries_.resize(queries.size() * SizeOf(plain_.dtype));
-  for (size_t i = 0; i < queries.size(); ++i) Encode(plain_.dtype, queries[i], &queries_[i * SizeOf(plain_.dtype)]);
+  queries_.resize(queries.size() * SizeOf(plain_.query_dtype));
+  for (size_t i = 0; i < queries.size(); ++i)
+    Encode(plain_.query_dtype, queries[i], &queries_[i * SizeOf(plain_.query_dtype)]);
   row_positions_.assign(plain_.contents.row_positions.begin(), plain_.contents.row_positions.end());
 }
 

@@ -23,10 +23,11 @@ double Decode(DType dtype, const std::byte* from);
 // The policy as the reference reads it.
 reference::Policy MirrorOf(const Policy& policy);
 
-// A sequence's contents. Every number is exact in `dtype`.
+// A sequence's contents. Every number is exact in its dtype.
 struct PlainSequence {
   reference::Sequence contents;
   DType dtype = DType::kF32;
+  DType query_dtype = DType::kF32;
   int64_t seen = 0;
   std::vector<int32_t> stored;  // [units] tokens whose positions are given; what follows has been appended since
 };

@@ -31,15 +31,16 @@ int32_t Between(Random& random, int32_t low, int32_t high) {
 
 PlainSequence MakeSequence(Random& random, const Shape& shape) {
   std::normal_distribution<double> gaussian;
-  const auto draw = [&](double scale) {
+  const auto draw = [&](DType dtype, double scale) {
     const double value = shape.numbers == Numbers::kFewDistinct ? static_cast<double>(random() % 2) : gaussian(random);
-    return Rounded(shape.dtype, scale * value);
+    return Rounded(dtype, scale * value);
   };
   const double query_scale = shape.numbers == Numbers::kNoSignal ? 0 : shape.numbers == Numbers::kHugeLogits ? 100 : 1;
   const double key_scale = shape.numbers == Numbers::kHugeLogits ? 20 : 1;
 
   PlainSequence plain;
   plain.dtype = shape.dtype;
+  plain.query_dtype = shape.query_dtype;
   plain.contents.layers = shape.layers;
   plain.contents.kv_heads = shape.kv_heads;
   plain.contents.query_heads = shape.kv_heads * shape.group;
@@ -53,8 +54,8 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
     for (int32_t j = 0; j < n; ++j) {
       double value_scale = shape.numbers == Numbers::kZeroValues ? 0 : 1;
       if (shape.numbers == Numbers::kLoudToken && j == loud) value_scale = 1000;
-      for (int32_t x = 0; x < shape.head_dim; ++x) unit.keys.push_back(draw(key_scale));
-      for (int32_t x = 0; x < shape.head_dim; ++x) unit.values.push_back(draw(value_scale));
+      for (int32_t x = 0; x < shape.head_dim; ++x) unit.keys.push_back(draw(shape.dtype, key_scale));
+      for (int32_t x = 0; x < shape.head_dim; ++x) unit.values.push_back(draw(shape.dtype, value_scale));
     }
     plain.contents.units.push_back(std::move(unit));
   }
@@ -84,7 +85,7 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
     }
   }
   const int64_t queries = int64_t{shape.layers} * plain.contents.query_heads * shape.rows * shape.head_dim;
-  for (int64_t i = 0; i < queries; ++i) plain.contents.queries.push_back(draw(query_scale));
+  for (int64_t i = 0; i < queries; ++i) plain.contents.queries.push_back(draw(shape.query_dtype, query_scale));
   return plain;
 }
 
@@ -96,6 +97,7 @@ Shape RandomShape(Random& random, int32_t longest) {
   shape.head_dim = OneOf<int32_t>(random, {1, 3, 8, 16, 17, 33, 64, 80, 128});
   shape.rows = OneOf<int32_t>(random, {1, 2, 5, 8, 31, 32, 33, 40});
   shape.dtype = OneOf(random, {DType::kF32, DType::kF16, DType::kBF16});
+  shape.query_dtype = random() % 4 == 0 ? OneOf(random, {DType::kF32, DType::kF16, DType::kBF16}) : shape.dtype;
   shape.gaps = random() % 2 == 0;
   shape.numbers = OneOf(random, kAllNumbers);
   shape.window = OneOf(random, {Rows::kLast, Rows::kLast, Rows::kLast, Rows::kScattered, Rows::kBlind});

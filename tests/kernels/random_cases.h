@@ -38,6 +38,7 @@ struct Shape {
   int32_t rows = 8;
   std::vector<int32_t> lengths;  // [layers * kv_heads]
   DType dtype = DType::kF32;
+  DType query_dtype = DType::kF32;
   bool gaps = false;  // positions have gaps, as after an eviction, and the last tokens were appended since
   Numbers numbers = Numbers::kGaussian;
   Rows window = Rows::kLast;

@@ -72,6 +72,7 @@ engine::PlainSequence RandomSequence(uint32_t seed, DType dtype, std::vector<int
   shape.head_dim = kDim;
   shape.rows = kRows;
   shape.dtype = dtype;
+  shape.query_dtype = dtype;
   shape.lengths = std::move(lengths);
   return engine::MakeSequence(random, shape);
 }
@@ -91,7 +92,8 @@ Recording Record(const engine::PlainSequence& plain) {
   Recording recording;
   recording.Add("keys", plain.dtype, {kLayers, kKvHeads, kTokens, kDim}, keys);
   recording.Add("values", plain.dtype, {kLayers, kKvHeads, kTokens, kDim}, values);
-  recording.Add("queries", plain.dtype, {kLayers, plain.contents.query_heads, kRows, kDim}, plain.contents.queries);
+  recording.Add("queries", plain.query_dtype, {kLayers, plain.contents.query_heads, kRows, kDim},
+                plain.contents.queries);
   recording.Add("lengths", {kLayers, kKvHeads}, lengths);
   return recording;
 }
