@@ -46,6 +46,11 @@ ClientOptions ToOptions(const ReplayInput& input, int32_t rows, const RemoteSide
   return options;
 }
 
+// With every token seen still resident, positions say nothing and need not travel.
+bool NothingEvicted(const ReplayInput& input) {
+  return std::ranges::all_of(input.lengths, [&](int32_t length) { return length == input.seen; });
+}
+
 InitialResidents ToResidents(const ReplayInput& input) {
   InitialResidents residents;
   residents.seen_tokens = static_cast<uint32_t>(input.seen);
@@ -55,6 +60,17 @@ InitialResidents ToResidents(const ReplayInput& input) {
     residents.positions.insert(residents.positions.end(), positions.begin(), positions.end());
   }
   return residents;
+}
+
+// A sequence with the input's residents, whose keys and values are to be written.
+absl::StatusOr<Sequence> CreateSequence(Client& client, const ReplayInput& input) {
+  const auto seen = static_cast<uint32_t>(input.seen);
+  if (!NothingEvicted(input)) return client.CreateSequence(1, seen, ToResidents(input));
+  absl::StatusOr<Sequence> sequence = client.CreateSequence(1, seen);
+  if (!sequence.ok()) return sequence.status();
+  if (absl::Status status = sequence->Reserve(seen); !status.ok()) return status;
+  if (absl::Status status = sequence->Wrote(seen); !status.ok()) return status;
+  return sequence;
 }
 
 // Writes a tensor's residents to where `at` says that a unit's slot lies; a block's tokens lie together.
@@ -150,8 +166,7 @@ absl::StatusOr<ReplayOutput> ReplayInSidecar(const ReplayInput& input, const eng
   }
   absl::StatusOr<std::unique_ptr<Client>> client = Client::Attach(ToOptions(input, rows, sidecar));
   if (!client.ok()) return client.status();
-  absl::StatusOr<Sequence> sequence =
-      (*client)->CreateSequence(1, static_cast<uint32_t>(input.seen), ToResidents(input));
+  absl::StatusOr<Sequence> sequence = CreateSequence(**client, input);
   if (!sequence.ok()) return sequence.status();
   WriteTokens(input, input.keys, [&](uint32_t unit, uint32_t slot) { return sequence->Key(unit, slot); });
   WriteTokens(input, input.values, [&](uint32_t unit, uint32_t slot) { return sequence->Value(unit, slot); });

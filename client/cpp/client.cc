@@ -39,6 +39,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Attach(const ClientOptions& opti
 absl::Status Client::Reattach() {
   MutexLock one_at_a_time(impl_->reattaching);
   const std::shared_ptr<Lease> old = impl_->Current();
+  old->AwaitHangUp(std::chrono::milliseconds(0));
   if (old->Alive().ok()) return absl::OkStatus();
   absl::StatusOr<std::shared_ptr<Lease>> lease = Lease::Attach(old->options());
   if (!lease.ok()) return lease.status();

@@ -18,8 +18,8 @@ namespace kvsteward {
 namespace {
 
 constexpr uint8_t kSelfTestPattern = 0x5a;
-// A call may notice the sidecar's death a moment before the sockets do.
-constexpr std::chrono::milliseconds kEndIsNear{100};
+// The sockets of a process that dies are closed one by one.
+constexpr std::chrono::milliseconds kDeathIsNear{100};
 
 uint64_t ElementBytes(ElementType type) { return type == ElementType::kF32 ? 4 : 2; }
 
@@ -29,6 +29,10 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   // A lease's channel shares nothing with an earlier one that may be waiting to reconnect.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // A sidecar that starts has its fd socket up a moment before it serves.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
@@ -62,7 +66,7 @@ absl::Status Lease::Start() {
   stub_ = v1::Steward::NewStub(NewChannel(options_.address));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + options_.call_timeout);
-  context.set_wait_for_ready(true);  // the fd socket may be up a moment before the other
+  context.set_wait_for_ready(true);
   const grpc::Status reply = stub_->Attach(&context, request, &attached_);
   if (reply.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     return absl::UnavailableError(absl::StrCat("no sidecar answers on address ", options_.address, ": start it first"));
@@ -151,9 +155,15 @@ void Lease::End(const absl::Status& why) {
   {
     MutexLock lock(mutex_);
     end_.Update(why);
-    ended_.NotifyAll();
   }
   memory_->Close(why);
+}
+
+void Lease::AwaitHangUp(std::chrono::milliseconds patience) {
+  pollfd event{connection_->fd(), POLLRDHUP, 0};
+  if (poll(&event, 1, static_cast<int>(patience.count())) > 0) {
+    End(absl::UnavailableError("the sidecar closed the fd socket"));
+  }
 }
 
 absl::Status Lease::Alive() const {
@@ -171,11 +181,7 @@ absl::Status Lease::Alive() const {
 
 absl::Status Lease::Explain(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-    const Deadline deadline = std::chrono::steady_clock::now() + kEndIsNear;
-    MutexLock lock(mutex_);
-    while (end_.ok() && std::chrono::steady_clock::now() < deadline) ended_.WaitUntil(mutex_, deadline);
-  }
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE) AwaitHangUp(kDeathIsNear);
   absl::Status alive = Alive();
   return alive.ok() ? ToStatus(status) : alive;
 }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,6 +49,9 @@ class Lease {
 
   // UNAVAILABLE once the lease has ended; FAILED_PRECONDITION once another has taken its place.
   absl::Status Alive() const;
+  // Waits this long for the sidecar to hang up, which ends the lease. A call may notice the sidecar's death before the
+  // receiver does.
+  void AwaitHangUp(std::chrono::milliseconds patience);
   void Replace() { replaced_ = true; }
 
   LeaseMemory& memory() const { return *memory_; }
@@ -79,7 +83,6 @@ class Lease {
   std::atomic<bool> replaced_{false};
 
   mutable Mutex mutex_;
-  CondVar ended_;
   absl::Status end_ KVS_GUARDED_BY(mutex_);  // not OK: why the lease has ended
 
   std::thread receiver_;

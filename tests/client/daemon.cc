@@ -48,8 +48,13 @@ Daemon::~Daemon() {
 
 void Daemon::Start() {
   pid_ = Spawn({KVSTEWARD_BINARY, "serve", "--config", directory_ + "/config.yaml"});
-  admin_ =
-      v1::Admin::NewStub(grpc::CreateChannel("unix:" + directory_ + "/admin.sock", grpc::InsecureChannelCredentials()));
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 20);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
+  admin_ = v1::Admin::NewStub(
+      grpc::CreateCustomChannel("unix:" + directory_ + "/admin.sock", grpc::InsecureChannelCredentials(), arguments));
   const v1::GetStatusResponse status = Await([](const v1::GetStatusResponse& s) { return s.epoch() != 0; });
   EXPECT_NE(status.epoch(), 0u) << "the daemon does not serve";
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
@@ -316,6 +317,35 @@ TEST_F(DaemonTest, DiesAndComesBack) {
   fresh_tokens.Check();
   tokens->Check();
   EXPECT_EQ(daemon_.Status().leases_size(), 1);
+}
+
+// P4: killed at any instruction, the daemon leaves every unit entirely old or entirely new.
+TEST_F(DaemonTest, DiesWhileItEvicts) {
+  ClientOptions options = Options(daemon_);
+  options.geometry = {.layers = 8, .query_heads = 8, .kv_heads = 4, .head_dim = 64, .dtype = ElementType::kF32};
+  auto client = Attach(options);
+  ASSERT_NE(client, nullptr);
+  for (int round = 0; round < 12; ++round) {
+    auto sequence = client->CreateSequence(1, 1000);
+    ASSERT_TRUE(sequence.ok()) << sequence.status();
+    testing::FillWindow(client->WindowSlot(1), options.geometry, kRows);
+    Tokens tokens(*sequence, options.geometry, 1);
+    ASSERT_TRUE(sequence->Reserve(1000).ok());
+    tokens.WriteUpTo(1000);
+    std::thread kill([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2 * round));
+      daemon_.End(SIGKILL);
+    });
+    const absl::Status status = sequence->Evict(Budget("", 500)).status();
+    kill.join();
+    const uint32_t changed = tokens.CheckOldOrNew();
+    std::printf("round %d: %u of 32 units were evicted, and the call said %s\n", round, changed,
+                absl::StatusCodeToString(status.code()).c_str());
+    EXPECT_TRUE(changed == 32 || absl::IsUnavailable(status)) << status;
+    daemon_.Start();
+    ASSERT_TRUE(client->Reattach().ok());
+    EXPECT_EQ(tokens.CheckOldOrNew(), changed);
+  }
 }
 
 TEST_F(DaemonTest, Drains) {

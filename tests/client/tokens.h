@@ -91,7 +91,24 @@ class Tokens {
     }
   }
 
-  const std::vector<uint32_t>& resident(uint32_t unit) const { return resident_[unit]; }
+  // After an eviction that may have been cut short at any point: every unit holds either all of its tokens or some of
+  // them, in order and unchanged. The number of units that have changed.
+  uint32_t CheckOldOrNew() const {
+    uint32_t changed = 0;
+    for (uint32_t unit = 0; unit < geometry_.units(); ++unit) {
+      const uint32_t residents = sequence_.Residents(unit);
+      changed += residents != resident_[unit].size();
+      auto token = resident_[unit].begin();
+      for (uint32_t slot = 0; slot < residents; ++slot, ++token) {
+        while (token != resident_[unit].end() && !Holds(sequence_.Key(unit, slot), unit, *token, 0)) ++token;
+        if (token == resident_[unit].end() || !Holds(sequence_.Value(unit, slot), unit, *token, 1)) {
+          ADD_FAILURE() << "unit " << unit << " slot " << slot << " of " << residents << " is not one of its tokens";
+          return changed;
+        }
+      }
+    }
+    return changed;
+  }
 
  private:
   // Numbers between -1 and 1 that differ from token to token.
