@@ -11,6 +11,7 @@ namespace kvsteward::core {
 namespace {
 
 constexpr uint64_t kMostNumbers = std::numeric_limits<uint32_t>::max();  // of blocks or places of a lease
+constexpr uint64_t kImpossible = std::numeric_limits<uint64_t>::max();   // more than any room
 constexpr uint64_t kMillion = 1'000'000;
 
 uint64_t CeilDivide(uint64_t a, uint64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
@@ -106,45 +107,48 @@ uint64_t Core::State::CompactionReserve(uint64_t blocks, uint32_t longest_row) c
   return std::max<uint64_t>(CeilDivide(blocks * ppm, kMillion), longest_row);  // 2^32 blocks times 2^20
 }
 
-Supply Core::State::Provide(Lease& lease, CallId call, const Need& need, Outcome& why) {
+// The least number of extents after which need.blocks can be taken and the compaction reserve is still there. Each adds
+// per_extent blocks to what is free and per_extent * ppm / 10^6 to the reserve.
+uint64_t Core::State::ExtentsFor(const Lease& lease, const Need& need) const {
+  if (need.blocks == 0) return 0;
+  if (need.blocks > kMostNumbers) return kImpossible;  // also keeps the products below 2^63
   const uint64_t per_extent = lease.layout.blocks_per_extent;
-  const uint64_t have = lease.block_count();
   const uint64_t free = lease.blocks.free();
-  const uint32_t longest = std::max(need.longest_row, lease.longest_row());
-  const uint64_t room = arena.Room(lease.account);
-
-  // Extents: the least number after which `need.blocks` can be taken and the compaction reserve is still there. Each
-  // adds per_extent blocks to what is free and per_extent * ppm / 10^6 to the reserve.
+  const auto ppm = static_cast<uint64_t>(config.compaction_reserve_ppm);
   uint64_t extents = 0;
-  const bool countable = need.blocks <= kMostNumbers;  // else no lease can have so many; keeps what follows below 2^63
-  if (countable && need.blocks > 0) {
-    const auto ppm = static_cast<uint64_t>(config.compaction_reserve_ppm);
-    if (need.blocks + longest > free) extents = CeilDivide(need.blocks + longest - free, per_extent);
-    const uint64_t wanted = need.blocks * kMillion + have * ppm;
-    if (wanted > free * kMillion) {
-      extents = std::max(extents, CeilDivide(wanted - free * kMillion, per_extent * (kMillion - ppm)));
-    }
+  const uint64_t with_row = need.blocks + std::max(need.longest_row, lease.longest_row());
+  if (with_row > free) extents = CeilDivide(with_row - free, per_extent);
+  const uint64_t with_share = need.blocks * kMillion + lease.block_count() * ppm;  // in millionths of a block
+  if (with_share > free * kMillion) {
+    extents = std::max(extents, CeilDivide(with_share - free * kMillion, per_extent * (kMillion - ppm)));
   }
-  uint64_t chunk_bytes = 0;
-  bool chunk_possible = true;
-  if (need.table_places > lease.tables.longest()) {
-    const uint64_t least = SaturatingMultiply(SaturatingAdd(need.table_places, 1), kPlaceBytes);
-    const std::optional<uint64_t> rounded = RoundUp(std::max(config.table_chunk_bytes, least), config.page_bytes);
-    chunk_bytes = rounded.value_or(std::numeric_limits<uint64_t>::max());
-    chunk_possible = chunk_bytes / kPlaceBytes <= kMostNumbers - lease.table_places;
-  }
-  if (countable && extents == 0 && chunk_bytes == 0) return Supply::kReady;
+  return extents;
+}
 
-  // What this caller could still have, had it asked for blocks only.
+uint64_t Core::State::ChunkBytesFor(const Lease& lease, const Need& need) const {
+  if (need.table_places <= lease.tables.longest()) return 0;
+  const uint64_t least = SaturatingMultiply(SaturatingAdd(need.table_places, 1), kPlaceBytes);  // behind the header
+  const uint64_t bytes = RoundUp(std::max(config.table_chunk_bytes, least), config.page_bytes).value_or(kImpossible);
+  return bytes / kPlaceBytes <= kMostNumbers - lease.table_places ? bytes : kImpossible;
+}
+
+Supply Core::State::Provide(Lease& lease, CallId call, const Need& need, Outcome& why) {
+  const uint64_t extents = ExtentsFor(lease, need);
+  const uint64_t chunk_bytes = ChunkBytesFor(lease, need);
+  if (extents == 0 && chunk_bytes == 0) return Supply::kReady;
+
+  const uint64_t room = arena.Room(lease.account);
+  const uint64_t per_extent = lease.layout.blocks_per_extent;
   const bool machine_full = lease.growth_failure.has_value();
   const uint64_t most_extents =
-      machine_full ? 0 : std::min(room / lease.layout.charged_bytes(), (kMostNumbers - have) / per_extent);
+      machine_full ? 0
+                   : std::min(room / lease.layout.charged_bytes(), (kMostNumbers - lease.block_count()) / per_extent);
   const uint64_t bytes = SaturatingAdd(SaturatingMultiply(extents, lease.layout.charged_bytes()), chunk_bytes);
-  if (countable && !machine_full && extents <= most_extents && chunk_possible && bytes <= room) {
+  if (!machine_full && extents <= most_extents && bytes <= room) {
     std::vector<Object> wanted;
     for (uint64_t i = 0; i < extents; ++i) {
-      wanted.push_back({0, ObjectKind::kExtent, static_cast<uint32_t>(lease.extents + i), lease.layout.extent_bytes,
-                        lease.layout.private_bytes});
+      const auto index = static_cast<uint32_t>(lease.extents + i);
+      wanted.push_back({0, ObjectKind::kExtent, index, lease.layout.extent_bytes, lease.layout.private_bytes});
     }
     if (chunk_bytes > 0) {
       const auto index = static_cast<uint32_t>(lease.chunk_starts.size());
@@ -154,14 +158,17 @@ Supply Core::State::Provide(Lease& lease, CallId call, const Need& need, Outcome
     return Supply::kGrowing;
   }
 
-  const bool blocks_lack = !countable || extents > most_extents;
-  const uint64_t after = have + most_extents * per_extent;
-  const uint64_t reserve = CompactionReserve(after, longest);
-  const uint64_t left = free + most_extents * per_extent;
-  const uint64_t possible = left > reserve ? left - reserve : 0;
-  const uint64_t block_bytes = lease.shape.block_bytes;
-  const uint64_t needed_bytes = blocks_lack ? SaturatingMultiply(need.blocks, block_bytes) : bytes;
-  const uint64_t free_bytes = blocks_lack ? possible * block_bytes : machine_full ? 0 : room;
+  // If blocks lack, the shortage is told in their bytes: what the lease could have with all the extents it could have.
+  uint64_t needed_bytes = bytes;
+  uint64_t free_bytes = machine_full ? 0 : room;
+  if (extents > most_extents) {
+    const uint64_t more = most_extents * per_extent;
+    const uint64_t reserve =
+        CompactionReserve(lease.block_count() + more, std::max(need.longest_row, lease.longest_row()));
+    const uint64_t free = lease.blocks.free() + more;
+    needed_bytes = SaturatingMultiply(need.blocks, lease.shape.block_bytes);
+    free_bytes = free > reserve ? (free - reserve) * lease.shape.block_bytes : 0;
+  }
   why = {Code::kResourceExhausted,
          absl::StrCat(machine_full ? lease.growth_failure->message + "; " : "", needed_bytes, " bytes are needed and ",
                       free_bytes, " are free for this lease; evict or release sequences, or ask for fewer tokens"),

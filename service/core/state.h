@@ -86,6 +86,9 @@ struct Core::State {
   void Destroy(Lease& lease, OwnedObject& owned);
   // Sees to it that the lease has what is needed: it has, or it grows, or `why` says why not.
   Supply Provide(Lease& lease, CallId call, const Need& need, Outcome& why);
+  uint64_t ExtentsFor(const Lease& lease, const Need& need) const;
+  // Bytes of a new table chunk; 0 if the lease needs none.
+  uint64_t ChunkBytesFor(const Lease& lease, const Need& need) const;
   // Blocks that no Reserve may use, if the longest row has `longest_row` blocks and the lease `blocks`.
   uint64_t CompactionReserve(uint64_t blocks, uint32_t longest_row) const;
 
