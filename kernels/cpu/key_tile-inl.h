@@ -22,10 +22,10 @@ using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 using DU = hn::RebindToUnsigned<D>;
 
-constexpr size_t kTileStride = kTileKeys;  // words from a dimension of a tile, or a row of logits, to the next
+inline constexpr size_t kTileStride = kTileKeys;  // words from a dimension of a tile, or a row of logits, to the next
 
 // The tokens of one tile as 16-byte pieces, [piece][key], zeros after the row's last byte and the last token.
-void StageTile(const Chunk& chunk, RowCursor& cursor, int32_t begin, uint32_t* stage) {
+inline void StageTile(const Chunk& chunk, RowCursor& cursor, int32_t begin, uint32_t* stage) {
   const size_t bytes = chunk.geometry->token_bytes();
   const size_t whole = bytes / 16;
   const size_t rest = bytes % 16;
@@ -87,7 +87,7 @@ void TransposeTile(const uint32_t* stage, size_t token_bytes, float* tile) {
 }
 
 // Staged tokens transposed word by word: pairs [dim / 2][key].
-void TransposePairs(const uint32_t* stage, size_t token_bytes, uint32_t* pairs) {
+inline void TransposePairs(const uint32_t* stage, size_t token_bytes, uint32_t* pairs) {
   const DU du;
   const size_t lanes = hn::Lanes(du);
   for (size_t piece = 0; piece < Scratch::Pieces(token_bytes); ++piece) {
@@ -103,7 +103,7 @@ void TransposePairs(const uint32_t* stage, size_t token_bytes, uint32_t* pairs) 
   }
 }
 
-void LoadTile(const QueryRows& rows, const Chunk& chunk, RowCursor& cursor, int32_t begin, Scratch& scratch) {
+inline void LoadTile(const QueryRows& rows, const Chunk& chunk, RowCursor& cursor, int32_t begin, Scratch& scratch) {
   StageTile(chunk, cursor, begin, scratch.stage());
   const size_t bytes = chunk.geometry->token_bytes();
   if (rows.amx != nullptr) return TransposePairs(scratch.stage(), bytes, scratch.pairs());
