@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the demo: the sidecar as one process, the reference worker as another.
 #   demo.sh BUILD_DIR MODEL OUT_DIR [DEVICE [WORKER_OPTION...]]
-# BUILD_DIR holds the two executables; worker options are those of `kvsteward-worker demo`, such as --prompts. Writes config.yaml, sidecar.log, report.json and report.html into OUT_DIR. Exits 0
-# only if every row succeeded and the sidecar ended in order.
+# BUILD_DIR holds the two executables; worker options are those of `kvsteward-worker demo`, such as --prompts. Writes
+# config.yaml, sidecar.log, report.json and report.html into OUT_DIR. Exits 0 only if every row succeeded and the sidecar
+# ended in order.
 set -euo pipefail
 
 build=$1 model=$2 out=$3 device=${4:-host}

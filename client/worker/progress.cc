@@ -21,7 +21,7 @@ void Progress::Step() {
   if (terminal_ || done_ * 10 / steps_ != tenth_before) Draw();
 }
 
-void Progress::Finish() {
+void Progress::Finish() const {
   if (terminal_) std::fputs("\r\033[K", stderr);
 }
 

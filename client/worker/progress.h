@@ -10,12 +10,15 @@ namespace kvsteward::worker {
 class Progress {
  public:
   explicit Progress(uint32_t steps);
+  ~Progress() { Finish(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
 
   // What is being done now.
   void Describe(std::string what);
   void Step();
   // Removes the bar.
-  void Finish();
+  void Finish() const;
 
  private:
   void Draw() const;
