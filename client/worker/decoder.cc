@@ -84,9 +84,8 @@ void Decoder::AttendUnit(KvCache& cache, uint32_t unit, uint32_t tokens, Place p
   }
 
   blocks_.clear();
-  for (uint32_t at = 0; at < first + tokens; at += kBlockTokens)
-    blocks_.push_back(cache.Block(unit, at / kBlockTokens));
-  const size_t queries = head * config.group() * head_dim;
+  for (uint32_t index = 0; index * kBlockTokens < first + tokens; ++index) blocks_.push_back(cache.Block(unit, index));
+  const size_t queries = head_dim * head * config.group();
   Attend({.blocks = blocks_,
           .visible = first + 1,
           .tokens = tokens,

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
 
 #include "absl/status/status.h"
@@ -28,9 +29,7 @@ int Exit(const absl::Status& status) {
   return EXIT_FAILURE;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Main(int argc, char** argv) {
   CLI::App app("A reference decoder that keeps its KV cache in the sidecar's memory.");
   app.require_subcommand(1);
 
@@ -50,4 +49,15 @@ int main(int argc, char** argv) {
 
   CLI11_PARSE(app, argc, argv);
   return Exit(demo->parsed() ? kvsteward::worker::RunDemo(options) : PrintArena(model));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Main(argc, argv);
+  } catch (const std::exception& error) {  // of the libraries: CLI11's, std::bad_alloc
+    std::fprintf(stderr, "kvsteward-worker: %s\n", error.what());
+    return EXIT_FAILURE;
+  }
 }

@@ -49,8 +49,10 @@ std::string ReportTable(const Report& report) {
 
 std::string ReportJson(const Report& report) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  uint64_t decode_evictions = 0;
   for (const ReportRow& row : report.rows) {
     const auto [low, high] = WilsonInterval(row.right, row.answers);
+    decode_evictions += row.decode_evictions;
     rows.push_back({{"kind", Name(row.kind)},
                     {"policy", row.policy},
                     {"budget_tokens", row.budget_tokens},
@@ -76,6 +78,7 @@ std::string ReportJson(const Report& report) {
                                        {"rows", rows},
                                        {"questions_per_prompt", report.task.questions},
                                        {"decoded_tokens_per_prompt", report.decoded_tokens},
+                                       {"decode_evictions", decode_evictions},
                                        {"backend", report.backend},
                                        {"seconds", report.seconds},
                                        {"admission",

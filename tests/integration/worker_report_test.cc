@@ -46,7 +46,8 @@ Report MakeReport() {
                            .evict_ms_p50 = 1.5,
                            .evict_ms_p99 = 2.5,
                            .score_ms_p50 = 0.5,
-                           .decode_ms_per_token = 0.25});
+                           .decode_ms_per_token = 0.25,
+                           .decode_evictions = 96});
     report.pictured.push_back(MakePrompt(report.task, kind, 0));
     report.pictures.push_back({kind, "ahakv-ada", 102, std::vector(12, std::vector<bool>(1024, true))});
   }
@@ -72,6 +73,7 @@ TEST(WorkerReportTest, WritesTheKeysThatProgramsRead) {
   EXPECT_EQ(json.at("context_tokens"), 1024);
   EXPECT_EQ(json.at("prompts"), 24);
   EXPECT_EQ(json.at("answers"), 192);
+  EXPECT_EQ(json.at("decode_evictions"), 192);
   ASSERT_EQ(json.at("rows").size(), 4u);
   const auto& row = json.at("rows")[3];
   EXPECT_EQ(row.at("kind"), "agnostic");
