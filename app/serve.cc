@@ -16,7 +16,9 @@
 #include <cstdio>
 #include <future>
 #include <memory>
+#include <optional>
 #include <utility>
+#include <variant>
 
 #include "app/commands.h"
 #include "base/unique_fd.h"
@@ -30,12 +32,15 @@
 #include "service/rpc/fd_socket.h"
 #include "service/rpc/server.h"
 #include "service/steward/steward.h"
+#include "service/telemetry/metrics.h"
 
 namespace kvsteward::app {
 namespace {
 
 // How long calls that slipped in behind the drain may take to hear that it is over.
 constexpr std::chrono::milliseconds kLastCalls{500};
+
+constexpr std::chrono::seconds kScrapePatience{2};
 
 void Complain(const std::string& sentence) { std::fprintf(stderr, "kvsteward: %s\n", sentence.c_str()); }
 
@@ -110,6 +115,20 @@ core::Config CoreConfig(const Config& config) {
   return core;
 }
 
+// Core's status, for a scrape.
+std::optional<core::StatusReply> AskStatus(steward::Steward& steward) {
+  auto answer = std::make_shared<std::promise<core::StatusReply>>();
+  std::future<core::StatusReply> status = answer->get_future();
+  const core::CallId call = steward.NewCall([answer](const core::Outcome&, const core::ReplyBody& body) {
+    const auto* reply = std::get_if<core::StatusReply>(&body);
+    answer->set_value(reply != nullptr ? *reply : core::StatusReply{});
+  });
+  steward.Post(core::StatusAsked{call});
+  if (status.wait_for(kScrapePatience) == std::future_status::ready) return status.get();
+  steward.CancelCall(call);
+  return std::nullopt;
+}
+
 absl::Status Run(const Config& config) {
   const absl::StatusOr<engine::Policy> policy = rpc::ReadPolicy(config.eviction.default_policy);
   if (!policy.ok()) return policy.status();
@@ -140,11 +159,16 @@ absl::Status Run(const Config& config) {
   options.message_bytes = static_cast<int>(config.limits.message_bytes);
   options.default_policy = *policy;
   options.identity = {KVSTEWARD_VERSION, device.backend(), memory.export_method()};
+  telemetry::Metrics metrics(options.identity);
   options.drain = [fd = drain_asked.get()] { eventfd_write(fd, 1); };
-  absl::StatusOr<std::unique_ptr<rpc::Server>> server = rpc::Server::Start(options, steward);
-  if (!server.ok()) {
+  absl::StatusOr<std::unique_ptr<rpc::Server>> server = rpc::Server::Start(options, steward, metrics);
+  absl::Status status = server.status();
+  if (status.ok() && !config.telemetry.metrics_address.empty()) {
+    status = metrics.Expose(config.telemetry.metrics_address, [&steward] { return AskStatus(steward); });
+  }
+  if (!status.ok()) {
     steward.Stop();  // before the socket that it sends on
-    return server.status();
+    return status;
   }
   spdlog::info("event=serving version={} address={} admin={} tenants={} arena_bytes={} backend={} export_method={}",
                KVSTEWARD_VERSION, config.listen.address, config.listen.admin, config.tenants.size(), config.arena.bytes,
@@ -156,6 +180,7 @@ absl::Status Run(const Config& config) {
   (*server)->SetNotServing();
   steward.Post(core::DrainAsked{});
   drained.get_future().wait();
+  metrics.Hide();
   steward.Stop();  // ends what is left, Hold streams above all
   (*server)->Shutdown(std::chrono::system_clock::now() + kLastCalls);
   (*fd_socket)->Stop();

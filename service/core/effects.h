@@ -57,6 +57,7 @@ struct EvictResult {
   EvictTimes times;
 };
 struct EvictReply {
+  std::string tenant;  // for metrics
   std::vector<EvictResult> results;
 };
 struct ReleaseSequenceReply {

@@ -31,7 +31,7 @@ void Core::State::On(const EvictAsked& event) {
     if (!result) ++call.running;
     call.results.push_back(result ? std::move(*result) : EvictResult{});
   }
-  if (call.running == 0) return Answer(event.call, EvictReply{std::move(call.results)});
+  if (call.running == 0) return Answer(event.call, EvictReply{lease->tenant, std::move(call.results)});
   evict_calls.emplace(event.call, std::move(call));
   Park(event.call, {CallKind::kEvict, lease->id, 0});
 }
@@ -186,7 +186,7 @@ void Core::State::DeliverEvict(const Job& job) {
   EvictCall& call = evict_calls.at(job.call);
   call.results[job.item] = job.result;
   if (--call.running > 0) return;
-  EvictReply reply{std::move(call.results)};
+  EvictReply reply{leases.at(job.lease).tenant, std::move(call.results)};
   evict_calls.erase(job.call);
   Answer(job.call, std::move(reply));
 }

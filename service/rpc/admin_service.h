@@ -4,15 +4,17 @@
 #include <functional>
 
 #include "kvsteward/v1/admin.grpc.pb.h"
-#include "service/rpc/encode.h"
 #include "service/steward/steward.h"
+#include "service/telemetry/metrics.h"
 
 namespace kvsteward::rpc {
 
 class AdminService final : public v1::Admin::CallbackService {
  public:
-  // The steward must outlive the service's calls. `drain` begins the drain if it has not begun; it must not block.
-  AdminService(steward::Steward& steward, Identity identity, std::function<void()> drain);
+  // Steward and metrics must outlive the service's calls. `drain` begins the drain if it has not begun; it must not
+  // block.
+  AdminService(steward::Steward& steward, telemetry::Metrics& metrics, telemetry::Identity identity,
+               std::function<void()> drain);
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;
@@ -21,7 +23,8 @@ class AdminService final : public v1::Admin::CallbackService {
 
  private:
   steward::Steward& steward_;
-  const Identity identity_;
+  telemetry::Metrics& metrics_;
+  const telemetry::Identity identity_;
   const std::function<void()> drain_;
 };
 

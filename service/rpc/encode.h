@@ -11,13 +11,6 @@
 
 namespace kvsteward::rpc {
 
-// What the daemon says of itself.
-struct Identity {
-  std::string version;        // "0.1.0"
-  std::string backend;        // "host"
-  std::string export_method;  // "memfd"
-};
-
 // The public name of a lease, for logs and metrics.
 std::string LeaseName(core::LeaseId lease);
 

@@ -229,7 +229,8 @@ void FdSocket::Read(core::SocketId id) {
       if (found == connections_.end() || !found->second.fd) return;
       // Without room for control data the kernel drops descriptors that came along.
       got = recv(found->second.fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
-      if (got < 0 && errno == EINTR) continue;
+      // A peer that closes with unread objects resets the connection, and that is said before what it sent last.
+      if (got < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
       if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
       if (got > 0) {
         if (found->second.detached || !IsDetach(std::span(bytes, static_cast<size_t>(got)))) {

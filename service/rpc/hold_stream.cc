@@ -16,8 +16,9 @@ v1::HoldResponse Response(core::NoticeKind notice) {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::HoldResponse>* HoldStream::Open(steward::Steward& steward, core::HoldOpened event) {
-  auto stream = std::make_shared<HoldStream>(steward);
+grpc::ServerWriteReactor<v1::HoldResponse>* HoldStream::Open(steward::Steward& steward, telemetry::Metrics& metrics,
+                                                             core::HoldOpened event) {
+  auto stream = std::make_shared<HoldStream>(steward, metrics);
   stream->self_ = stream;
   stream->id_ = steward.NewCall(
       [stream](const core::Outcome& outcome, const core::ReplyBody&) { stream->End(ToStatus(outcome)); },
@@ -91,6 +92,7 @@ void HoldStream::Advance() {
   if (write != nullptr) {
     StartWrite(write);
   } else {
+    timer_.Count(status);
     Finish(status);
   }
 }

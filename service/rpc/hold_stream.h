@@ -9,15 +9,17 @@
 #include "grpcpp/support/server_callback.h"
 #include "kvsteward/v1/steward.pb.h"
 #include "service/core/effects.h"
+#include "service/rpc/call_timer.h"
 #include "service/steward/steward.h"
 
 namespace kvsteward::rpc {
 
 class HoldStream final : public grpc::ServerWriteReactor<v1::HoldResponse> {
  public:
-  static grpc::ServerWriteReactor<v1::HoldResponse>* Open(steward::Steward& steward, core::HoldOpened event);
+  static grpc::ServerWriteReactor<v1::HoldResponse>* Open(steward::Steward& steward, telemetry::Metrics& metrics,
+                                                          core::HoldOpened event);
 
-  explicit HoldStream(steward::Steward& steward) : steward_(steward) {}
+  HoldStream(steward::Steward& steward, telemetry::Metrics& metrics) : steward_(steward), timer_(metrics, "Hold") {}
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -31,6 +33,7 @@ class HoldStream final : public grpc::ServerWriteReactor<v1::HoldResponse> {
   void Advance();
 
   steward::Steward& steward_;
+  const CallTimer timer_;
   core::CallId id_ = 0;
 
   Mutex mutex_;

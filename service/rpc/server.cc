@@ -46,7 +46,8 @@ absl::StatusOr<std::string> UnixPath(const std::string& address) {
   return path;
 }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, steward::Steward& steward) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, steward::Steward& steward,
+                                                      telemetry::Metrics& metrics) {
   const absl::StatusOr<std::string> address = UnixPath(options.address);
   if (!address.ok()) return address.status();
   const absl::StatusOr<std::string> admin = UnixPath(options.admin);
@@ -58,7 +59,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  std::unique_ptr<Server> server(new Server(options, steward, *std::move(workers_path), *std::move(admin_path)));
+  std::unique_ptr<Server> server(
+      new Server(options, steward, metrics, *std::move(workers_path), *std::move(admin_path)));
   absl::StatusOr<std::unique_ptr<grpc::Server>> admin_server =
       Serve(server->admin_service_, server->admin_path_, 0600, options.message_bytes);
   if (!admin_server.ok()) return admin_server.status();
@@ -71,11 +73,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   return server;
 }
 
-Server::Server(const ServerOptions& options, steward::Steward& steward, SocketPath workers_path, SocketPath admin_path)
+Server::Server(const ServerOptions& options, steward::Steward& steward, telemetry::Metrics& metrics,
+               SocketPath workers_path, SocketPath admin_path)
     : workers_path_(std::move(workers_path)),
       admin_path_(std::move(admin_path)),
-      worker_service_(steward, options.default_policy, options.identity),
-      admin_service_(steward, options.identity, options.drain) {}
+      worker_service_(steward, metrics, options.default_policy, options.identity),
+      admin_service_(steward, metrics, options.identity, options.drain) {}
 
 Server::~Server() { Shutdown(std::chrono::system_clock::now()); }
 

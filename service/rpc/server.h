@@ -10,10 +10,10 @@
 #include "grpcpp/server.h"
 #include "kvsteward/engine/policy.h"
 #include "service/rpc/admin_service.h"
-#include "service/rpc/encode.h"
 #include "service/rpc/socket_path.h"
 #include "service/rpc/worker_service.h"
 #include "service/steward/steward.h"
+#include "service/telemetry/metrics.h"
 
 namespace kvsteward::rpc {
 
@@ -22,7 +22,7 @@ struct ServerOptions {
   std::string admin;            // of operators, likewise
   int message_bytes = 4 << 20;  // most bytes of a request
   engine::Policy default_policy;
-  Identity identity;
+  telemetry::Identity identity;
   std::function<void()> drain;  // an operator asks for it; must not block
 };
 
@@ -32,8 +32,10 @@ absl::StatusOr<std::string> UnixPath(const std::string& address);
 
 class Server {
  public:
-  // Serves from now on; health says SERVING. The steward must outlive the server and have been started.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, steward::Steward& steward);
+  // Serves from now on; health says SERVING. Steward and metrics must outlive the server; the steward has been
+  // started.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, steward::Steward& steward,
+                                                       telemetry::Metrics& metrics);
   ~Server();  // shuts down
 
   // Health says NOT_SERVING from now on; calls go on.
@@ -42,7 +44,8 @@ class Server {
   void Shutdown(std::chrono::system_clock::time_point deadline);
 
  private:
-  Server(const ServerOptions& options, steward::Steward& steward, SocketPath workers_path, SocketPath admin_path);
+  Server(const ServerOptions& options, steward::Steward& steward, telemetry::Metrics& metrics, SocketPath workers_path,
+         SocketPath admin_path);
 
   SocketPath workers_path_;
   SocketPath admin_path_;

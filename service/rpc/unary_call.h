@@ -10,6 +10,7 @@
 
 #include "grpcpp/support/server_callback.h"
 #include "service/core/events.h"
+#include "service/rpc/call_timer.h"
 #include "service/rpc/encode.h"
 #include "service/steward/steward.h"
 
@@ -20,10 +21,11 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // Fills the response; called at most once, before Finish.
   using EncodeReply = std::function<void(const core::ReplyBody& body)>;
 
-  // Posts `event` with a new call's id.
+  // Posts `event` with a new call's id. The call is counted under `method`.
   template <class Event>
-  static grpc::ServerUnaryReactor* Ask(steward::Steward& steward, Event event, EncodeReply encode) {
-    auto call = std::make_shared<UnaryCall>(steward);
+  static grpc::ServerUnaryReactor* Ask(steward::Steward& steward, telemetry::Metrics& metrics, const char* method,
+                                       Event event, EncodeReply encode) {
+    auto call = std::make_shared<UnaryCall>(steward, metrics, method);
     call->self_ = call;
     call->id_ =
         steward.NewCall([call, encode = std::move(encode)](const core::Outcome& outcome, const core::ReplyBody& body) {
@@ -34,11 +36,12 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     return call.get();
   }
 
-  explicit UnaryCall(steward::Steward& steward) : steward_(steward) {}
+  UnaryCall(steward::Steward& steward, telemetry::Metrics& metrics, const char* method)
+      : steward_(steward), timer_(metrics, method) {}
 
   void OnCancel() override {
     steward_.CancelCall(id_);
-    if (!finished_.exchange(true)) Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled"));
+    if (!finished_.exchange(true)) End(grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled"));
   }
   void OnDone() override { self_.reset(); }
 
@@ -46,10 +49,15 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void Answer(const core::Outcome& outcome, const core::ReplyBody& body, const EncodeReply& encode) {
     if (finished_.exchange(true)) return;
     if (outcome.ok()) encode(body);
-    Finish(ToStatus(outcome));
+    End(ToStatus(outcome));
+  }
+  void End(const grpc::Status& status) {
+    timer_.Count(status);
+    Finish(status);
   }
 
   steward::Steward& steward_;
+  const CallTimer timer_;
   core::CallId id_ = 0;
   std::atomic<bool> finished_{false};
   std::shared_ptr<UnaryCall> self_;  // until OnDone

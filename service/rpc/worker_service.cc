@@ -1,8 +1,11 @@
 #include "service/rpc/worker_service.h"
 
+#include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
+#include "service/device/evict_spec.h"
 #include "service/memory/lease_spec.h"
 #include "service/rpc/decode.h"
 #include "service/rpc/hold_stream.h"
@@ -20,30 +23,36 @@ class RefusedHold final : public grpc::ServerWriteReactor<v1::HoldResponse> {
   void OnDone() override { delete this; }
 };
 
-grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, const absl::Status& status) {
+}  // namespace
+
+WorkerService::WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, engine::Policy default_policy,
+                             telemetry::Identity identity)
+    : steward_(steward),
+      metrics_(metrics),
+      default_policy_(std::move(default_policy)),
+      identity_(std::move(identity)) {}
+
+grpc::ServerUnaryReactor* WorkerService::Refuse(const char* method, grpc::CallbackServerContext* context,
+                                                const absl::Status& status) {
+  const grpc::Status answer = ToStatus(status);
+  metrics_.CountCall(method, answer.error_code(), 0);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToStatus(status));
+  reactor->Finish(answer);
   return reactor;
 }
 
-// Asks core what was decoded; its reply of type R is encoded as it is.
-template <class R, class Asked, class Response>
-grpc::ServerUnaryReactor* AskFor(grpc::CallbackServerContext* context, steward::Steward& steward,
-                                 absl::StatusOr<Asked> asked, Response* response) {
-  if (!asked.ok()) return Refuse(context, asked.status());
-  return UnaryCall::Ask(steward, *std::move(asked),
-                        [response](const core::ReplyBody& body) { Encode(std::get<R>(body), response); });
+template <class Reply, class Asked, class Response>
+grpc::ServerUnaryReactor* WorkerService::AskFor(const char* method, grpc::CallbackServerContext* context,
+                                                absl::StatusOr<Asked> asked, Response* response) {
+  if (!asked.ok()) return Refuse(method, context, asked.status());
+  return UnaryCall::Ask(steward_, metrics_, method, *std::move(asked),
+                        [response](const core::ReplyBody& body) { Encode(std::get<Reply>(body), response); });
 }
-
-}  // namespace
-
-WorkerService::WorkerService(steward::Steward& steward, engine::Policy default_policy, Identity identity)
-    : steward_(steward), default_policy_(std::move(default_policy)), identity_(std::move(identity)) {}
 
 grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                                 v1::AttachResponse* response) {
   absl::StatusOr<core::AttachAsked> asked = Decode(*request);
-  if (!asked.ok()) return Refuse(context, asked.status());
+  if (!asked.ok()) return Refuse("Attach", context, asked.status());
   asked->new_key = NewSecret();
   auto encode = [this, response, spec = asked->spec, statistics = asked->statistics_bytes,
                  plans = asked->plan_bytes](const core::ReplyBody& body) {
@@ -62,41 +71,54 @@ grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* con
     spdlog::info("event=attached lease={} backend={} export_method={}", LeaseName(reply.lease), identity_.backend,
                  identity_.export_method);
   };
-  return UnaryCall::Ask(steward_, *std::move(asked), std::move(encode));
+  return UnaryCall::Ask(steward_, metrics_, "Attach", *std::move(asked), std::move(encode));
 }
 
 grpc::ServerWriteReactor<v1::HoldResponse>* WorkerService::Hold(grpc::CallbackServerContext*,
                                                                 const v1::HoldRequest* request) {
   absl::StatusOr<core::HoldOpened> opened = Decode(*request);
-  if (!opened.ok()) return new RefusedHold(ToStatus(opened.status()));
-  return HoldStream::Open(steward_, *std::move(opened));
+  if (opened.ok()) return HoldStream::Open(steward_, metrics_, *std::move(opened));
+  const grpc::Status refusal = ToStatus(opened.status());
+  metrics_.CountCall("Hold", refusal.error_code(), 0);
+  return new RefusedHold(refusal);
 }
 
 grpc::ServerUnaryReactor* WorkerService::CreateSequence(grpc::CallbackServerContext* context,
                                                         const v1::CreateSequenceRequest* request,
                                                         v1::CreateSequenceResponse* response) {
-  return AskFor<core::CreateSequenceReply>(context, steward_, Decode(*request), response);
+  return AskFor<core::CreateSequenceReply>("CreateSequence", context, Decode(*request), response);
 }
 
 grpc::ServerUnaryReactor* WorkerService::Reserve(grpc::CallbackServerContext* context,
                                                  const v1::ReserveRequest* request, v1::ReserveResponse* response) {
-  return AskFor<core::ReserveReply>(context, steward_, Decode(*request), response);
+  return AskFor<core::ReserveReply>("Reserve", context, Decode(*request), response);
 }
 
 grpc::ServerUnaryReactor* WorkerService::Truncate(grpc::CallbackServerContext* context,
                                                   const v1::TruncateRequest* request, v1::TruncateResponse* response) {
-  return AskFor<core::TruncateReply>(context, steward_, Decode(*request), response);
+  return AskFor<core::TruncateReply>("Truncate", context, Decode(*request), response);
 }
 
 grpc::ServerUnaryReactor* WorkerService::Evict(grpc::CallbackServerContext* context, const v1::EvictRequest* request,
                                                v1::EvictResponse* response) {
-  return AskFor<core::EvictReply>(context, steward_, Decode(*request, default_policy_), response);
+  absl::StatusOr<core::EvictAsked> asked = Decode(*request, default_policy_);
+  if (!asked.ok()) return Refuse("Evict", context, asked.status());
+  std::vector<std::string> policies;  // of each sequence; empty if it is not counted, because only a plan was asked for
+  for (const core::EvictItem& item : asked->items) policies.push_back(item.plan_only ? "" : item.spec->policy.name);
+  auto encode = [this, response, policies = std::move(policies)](const core::ReplyBody& body) {
+    const auto& reply = std::get<core::EvictReply>(body);
+    Encode(reply, response);
+    for (size_t i = 0; i < policies.size(); ++i) {
+      if (!policies[i].empty()) metrics_.CountEviction(reply.tenant, policies[i], reply.results[i]);
+    }
+  };
+  return UnaryCall::Ask(steward_, metrics_, "Evict", *std::move(asked), std::move(encode));
 }
 
 grpc::ServerUnaryReactor* WorkerService::ReleaseSequence(grpc::CallbackServerContext* context,
                                                          const v1::ReleaseSequenceRequest* request,
                                                          v1::ReleaseSequenceResponse* response) {
-  return AskFor<core::ReleaseSequenceReply>(context, steward_, Decode(*request), response);
+  return AskFor<core::ReleaseSequenceReply>("ReleaseSequence", context, Decode(*request), response);
 }
 
 }  // namespace kvsteward::rpc

@@ -1,17 +1,19 @@
 // The service of workers: decodes, posts one event, encodes the reply. No state. Thread-safe.
 #pragma once
 
+#include "absl/status/statusor.h"
 #include "kvsteward/engine/policy.h"
 #include "kvsteward/v1/steward.grpc.pb.h"
-#include "service/rpc/encode.h"
 #include "service/steward/steward.h"
+#include "service/telemetry/metrics.h"
 
 namespace kvsteward::rpc {
 
 class WorkerService final : public v1::Steward::CallbackService {
  public:
-  // The steward must outlive the service's calls. `default_policy` is that of an Evict that names none.
-  WorkerService(steward::Steward& steward, engine::Policy default_policy, Identity identity);
+  // Steward and metrics must outlive the service's calls. `default_policy` is that of an Evict that names none.
+  WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, engine::Policy default_policy,
+                telemetry::Identity identity);
 
   grpc::ServerUnaryReactor* Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                    v1::AttachResponse* response) override;
@@ -31,9 +33,17 @@ class WorkerService final : public v1::Steward::CallbackService {
                                             v1::ReleaseSequenceResponse* response) override;
 
  private:
+  // Asks core what was decoded; its reply of type Reply is encoded as it is.
+  template <class Reply, class Asked, class Response>
+  grpc::ServerUnaryReactor* AskFor(const char* method, grpc::CallbackServerContext* context,
+                                   absl::StatusOr<Asked> asked, Response* response);
+  grpc::ServerUnaryReactor* Refuse(const char* method, grpc::CallbackServerContext* context,
+                                   const absl::Status& status);
+
   steward::Steward& steward_;
+  telemetry::Metrics& metrics_;
   const engine::Policy default_policy_;
-  const Identity identity_;
+  const telemetry::Identity identity_;
 };
 
 }  // namespace kvsteward::rpc

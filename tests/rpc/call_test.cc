@@ -341,7 +341,8 @@ TEST(TransportTest, GarbageInAFrameHarmsNobody) {
       grpc::CreateChannel(rig.address(), grpc::InsecureChannelCredentials()));
   for (const std::string method :
        {"Attach", "CreateSequence", "Reserve", "Truncate", "Evict", "ReleaseSequence", "NoSuchMethod"}) {
-    for (const std::string& bytes : {std::string("\xff\xff\xff\xff"), std::string(1000, '\x0a'), std::string(3, '\0')}) {
+    for (const std::string& bytes :
+         {std::string("\xff\xff\xff\xff"), std::string(1000, '\x0a'), std::string(3, '\0')}) {
       const grpc::Slice slice(bytes);
       const grpc::ByteBuffer request(&slice, 1);
       grpc::ByteBuffer response;
@@ -353,6 +354,38 @@ TEST(TransportTest, GarbageInAFrameHarmsNobody) {
     }
   }
   EXPECT_TRUE(rig.GetStatus().leases().empty());
+}
+
+TEST(TransportTest, ReflectionListsTheService) {
+  Rig rig;
+  grpc::GenericStub stub(grpc::CreateChannel(rig.address(), grpc::InsecureChannelCredentials()));
+  grpc::CompletionQueue queue;
+  const auto context = Context();
+  const auto stream =
+      stub.PrepareCall(context.get(), "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto done = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  stream->StartCall(nullptr);
+  ASSERT_TRUE(done());
+  const grpc::Slice slice(std::string("\x3a\x00", 2));  // list_services: ""
+  stream->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+  ASSERT_TRUE(done());
+  grpc::ByteBuffer response;
+  stream->Read(&response, nullptr);
+  ASSERT_TRUE(done());
+  std::vector<grpc::Slice> slices;
+  ASSERT_TRUE(response.Dump(&slices).ok());
+  std::string text;
+  for (const grpc::Slice& part : slices) text.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  EXPECT_THAT(text, HasSubstr("kvsteward.v1.Steward"));
+  context->TryCancel();
+  grpc::Status status;
+  stream->Finish(&status, nullptr);
+  EXPECT_TRUE(done());
+  queue.Shutdown();
 }
 
 }  // namespace

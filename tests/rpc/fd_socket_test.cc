@@ -175,6 +175,19 @@ TEST_F(FdSocketTest, DetachThenEndOfFile) {
   EXPECT_THAT(posted_.Of(1), ElementsAre("opened", "detached", "closed"));
 }
 
+TEST_F(FdSocketTest, ADetachIsHeardThoughObjectsWereNeverRead) {
+  for (core::SocketId id = 1; id <= 50; ++id) {
+    UniqueFd worker = Connect();
+    ASSERT_TRUE(posted_.Await("opened", id));
+    SendObject(id);
+    const kvs_fd_message detach = FdMessage(KVS_FD_DETACH);
+    ASSERT_TRUE(SendRaw(worker.get(), &detach, sizeof(detach)));
+    worker.reset();
+    ASSERT_TRUE(posted_.Await("closed", id));
+    EXPECT_THAT(posted_.Of(id), ElementsAre("opened", "detached", "closed"));
+  }
+}
+
 TEST_F(FdSocketTest, AnythingButOneDetachIsHungUpOn) {
   kvs_fd_message wrong_magic = FdMessage(KVS_FD_DETACH);
   wrong_magic.magic ^= 1;

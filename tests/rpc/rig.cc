@@ -10,6 +10,8 @@
 namespace kvsteward::rpc {
 namespace {
 
+const telemetry::Identity kIdentity = {"1.2.3", "host", "memfd"};
+
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -29,7 +31,8 @@ TempDir::~TempDir() { std::filesystem::remove_all(path_); }
 Rig::Rig(const RigOptions& options)
     : answers_(options.answers),
       memory_(memory::NewHostBackend(), options.arena_bytes),
-      device_(engine::NewHostEngine(2)) {
+      device_(engine::NewHostEngine(2)),
+      metrics_(kIdentity) {
   setenv("KVSTEWARD_CHECK", "1", 1);
   core::Config config;
   config.arena_bytes = options.arena_bytes;
@@ -49,9 +52,9 @@ Rig::Rig(const RigOptions& options)
   server.admin = "unix:" + dir_ / "a.sock";
   server.message_bytes = options.message_bytes;
   server.default_policy = *engine::Preset("snapkv");
-  server.identity = {"1.2.3", "host", "memfd"};
+  server.identity = kIdentity;
   server.drain = [this] { ++drains_asked_; };
-  server_ = *Server::Start(server, *steward_);
+  server_ = *Server::Start(server, *steward_, metrics_);
 }
 
 Rig::~Rig() {

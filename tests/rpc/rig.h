@@ -51,6 +51,7 @@ class Rig {
   std::unique_ptr<v1::Admin::Stub> Admin() const;
   Server& server() { return *server_; }
   steward::Steward& steward() { return *steward_; }
+  telemetry::Metrics& metrics() { return metrics_; }
   int drains_asked() const { return drains_asked_; }
 
   // What GetStatus says; the ledger's parts must add up.
@@ -64,6 +65,7 @@ class Rig {
   int drains_asked_ = 0;
   memory::Memory memory_;
   device::Device device_;
+  telemetry::Metrics metrics_;
   std::unique_ptr<steward::Steward> steward_;
   std::unique_ptr<FdSocket> fd_socket_;
   std::unique_ptr<Server> server_;
