@@ -60,7 +60,7 @@ TEST(MetricsTest, CallsAndEvictionsAreCounted) {
   ASSERT_TRUE(worker.stub().Evict(Context().get(), unknown, &evicted).ok());
 
   const std::string text = TextOf(rig.metrics());
-  for (const std::string& line : {
+  for (const char* line : {
            "kvsteward_info{backend=\"host\",export_method=\"memfd\",version=\"1.2.3\"} 1",
            "kvsteward_rpcs_total{code=\"OK\",method=\"Attach\"} 1",
            "kvsteward_rpcs_total{code=\"OK\",method=\"CreateSequence\"} 1",
@@ -75,7 +75,7 @@ TEST(MetricsTest, CallsAndEvictionsAreCounted) {
            "kvsteward_returned_bytes_total{policy=\"streaming-llm\",tenant=\"t\"} 4096",
            "kvsteward_evict_duration_seconds_count{stage=\"compact\"} 1",
        }) {
-    EXPECT_THAT(text, HasSubstr(line + "\n"));
+    EXPECT_THAT(text, HasSubstr(std::string(line) + "\n"));
   }
 }
 
@@ -88,14 +88,14 @@ TEST(MetricsTest, GaugesAreTheStatus) {
   status.leases[1].state = core::LeaseState::kLive;
   status.leases[2].state = core::LeaseState::kLive;
   const std::string text = metrics.Text([&] { return status; });
-  for (const std::string& line :
+  for (const char* line :
        {"kvsteward_arena_bytes{state=\"free\"} 10", "kvsteward_arena_bytes{state=\"used\"} 20",
         "kvsteward_arena_bytes{state=\"metadata\"} 30", "kvsteward_arena_bytes{state=\"reserved\"} 35",
         "kvsteward_arena_bytes{state=\"quarantined\"} 5", "kvsteward_tenant_limit_bytes{tenant=\"red\"} 90",
         "kvsteward_tenant_charged_bytes{tenant=\"red\"} 80", "kvsteward_tenant_used_bytes{tenant=\"red\"} 70",
         "kvsteward_leases{state=\"attaching\"} 1", "kvsteward_leases{state=\"live\"} 2",
         "kvsteward_leases{state=\"quarantined\"} 0"}) {
-    EXPECT_THAT(text, HasSubstr(line + "\n"));
+    EXPECT_THAT(text, HasSubstr(std::string(line) + "\n"));
   }
 }
 
