@@ -80,7 +80,6 @@ absl::StatusOr<Sequence> Client::CreateSequence(uint64_t id, uint32_t max_tokens
   if (!table.ok()) return table.status();
   impl->table = *table;
   impl->written = residents ? residents->seen_tokens : 0;
-  impl->told = impl->written;
   impl->reserved = impl->written;
   return Sequence(std::move(impl));
 }

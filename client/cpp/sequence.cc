@@ -122,7 +122,6 @@ absl::StatusOr<std::vector<absl::Status>> Sequence::Impl::Reserve(Lease& lease, 
     if (reply.outcome().code() == 0) {
       sequence.reserved = std::clamp(reply.reserved_tokens(), sequence.written, sequence.max_tokens);
       sequence.version = reply.version();
-      sequence.told = sequence.written;
     }
     statuses.push_back(ToStatus(reply.outcome()));
   }
@@ -194,7 +193,6 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   const v1::EvictedSequence& reply = response.sequences(0);
   impl_->Settle(reply.version());
   if (status = ToStatus(reply.outcome()); !status.ok()) return status;
-  impl_->told = impl_->written;
   Evicted evicted = ToEvicted(reply);
   if (evicted.lengths.size() != impl_->table.units() || evicted.kept.size() != impl_->table.units()) {
     return Misanswered("Evict", impl_->id);
@@ -210,10 +208,6 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
 
 absl::Status Sequence::Truncate(uint32_t tokens) {
   if (absl::Status status = impl_->Alive(); !status.ok()) return status;
-  // Truncate does not say what was written, and only written tokens can be taken back.
-  if (tokens > impl_->told && tokens <= impl_->written) {
-    if (absl::Status status = Reserve(impl_->reserved); !status.ok()) return status;
-  }
   v1::TruncateRequest request;
   request.set_sequence(impl_->id);
   request.set_request_id(impl_->lease->NextRequestId());
@@ -222,7 +216,6 @@ absl::Status Sequence::Truncate(uint32_t tokens) {
   absl::Status status = impl_->lease->Call(&v1::Steward::Stub::Truncate, std::move(request), &response);
   if (!status.ok()) return status;
   impl_->written = std::min(response.tokens(), impl_->max_tokens);
-  impl_->told = impl_->written;
   impl_->reserved = std::clamp(response.reserved_tokens(), impl_->written, impl_->max_tokens);
   impl_->version = response.version();
   return absl::OkStatus();

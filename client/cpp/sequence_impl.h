@@ -14,7 +14,7 @@
 
 namespace kvsteward {
 
-// Invariants: written <= reserved <= max_tokens; told <= written.
+// Invariants: written <= reserved <= max_tokens.
 struct Sequence::Impl {
   ~Impl();
 
@@ -34,7 +34,6 @@ struct Sequence::Impl {
   SequenceTable table;  // of no units once released
   uint64_t version = 0;
   uint32_t written = 0;
-  uint32_t told = 0;  // of which the sidecar knows
   uint32_t reserved = 0;
   bool released = false;
 };

@@ -148,6 +148,16 @@ struct AppendRows {
   TablePlace table;
   std::vector<AppendToRow> rows;
 };
+// Rows were cut at their end: how many blocks each has left.
+struct RowEnd {
+  uint32_t unit = 0;
+  uint32_t blocks = 0;
+};
+struct TrimRows {
+  LeaseId lease = 0;
+  TablePlace table;
+  std::vector<RowEnd> rows;
+};
 // Writes the positions of imported residents into the side arrays.
 struct StorePositions {
   LeaseId lease = 0;
@@ -190,7 +200,8 @@ struct EndJob {
 // Drain is complete: every lease's calls are answered, no job runs.
 struct Drained {};
 
-using Effect = std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, RunSelfTest, CloseSocket,
-                            InitTable, AppendRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
+using Effect =
+    std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, RunSelfTest, CloseSocket, InitTable,
+                 AppendRows, TrimRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
 
 }  // namespace kvsteward::core

@@ -127,12 +127,18 @@ std::vector<AppendToRow> Core::State::ExtendRows(Lease& lease, Sequence& sequenc
 
 uint64_t Core::State::ShortenRows(Lease& lease, Sequence& sequence, int32_t tokens) {
   uint64_t freed = 0;
-  for (Unit& unit : sequence.units) {
-    for (const Run& run : CutRow(unit.row, BlocksAt(unit, tokens))) {
+  std::vector<RowEnd> ends;
+  for (size_t u = 0; u < sequence.units.size(); ++u) {
+    Unit& unit = sequence.units[u];
+    const uint32_t keep = BlocksAt(unit, tokens);
+    const std::vector<Run> cut = CutRow(unit.row, keep);
+    for (const Run& run : cut) {
       lease.blocks.Free(run);
       freed += run.count;
     }
+    if (!cut.empty()) ends.push_back({static_cast<uint32_t>(u), keep});
   }
+  if (!ends.empty()) Emit(TrimRows{lease.id, sequence.table, std::move(ends)});
   sequence.reserved = tokens;
   sequence.blocks -= freed;
   arena.Unuse(lease.account, freed * lease.shape.block_bytes);
@@ -154,9 +160,11 @@ void Core::State::On(const TruncateAsked& event) {
   if (!repeated.ok()) return Refuse(event.call, std::move(repeated));
   if (Outcome outcome = CheckIdle(sequence); !outcome.ok()) return Refuse(event.call, std::move(outcome));
   DropPlan(*lease, sequence);
-  if (event.tokens < 0 || event.tokens > sequence.written) {
-    return Refuse(event.call, Code::kInvalidArgument,
-                  absl::StrCat("tokens is ", event.tokens, "; it must be 0 to the tokens written, ", sequence.written));
+  // Tokens above what was last said to be written have been written since: a worker speculates, then keeps some.
+  if (event.tokens < 0 || event.tokens > sequence.reserved) {
+    return Refuse(
+        event.call, Code::kInvalidArgument,
+        absl::StrCat("tokens is ", event.tokens, "; it must be 0 to the tokens reserved, ", sequence.reserved));
   }
   int32_t settled = 0;
   for (const Unit& unit : sequence.units) settled = std::max(settled, unit.base);
@@ -169,8 +177,8 @@ void Core::State::On(const TruncateAsked& event) {
     ++sequence.version;
     for (Unit& unit : sequence.units) unit.normed = std::min(unit.normed, ResidentsAt(unit, event.tokens));
     ShortenRows(*lease, sequence, event.tokens);
-    sequence.written = event.tokens;
   }
+  sequence.written = event.tokens;
   const TruncateReply reply{sequence.written, sequence.reserved, sequence.version};
   if (event.request_id != 0) sequence.last = {event.request_id, event.request_hash, reply};
   Answer(event.call, reply);

@@ -123,6 +123,20 @@ absl::Status AppendRows(std::span<std::byte> chunk, const core::TablePlace& plac
   return absl::OkStatus();
 }
 
+absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place,
+                      const std::vector<core::RowEnd>& rows) {
+  const Table table(chunk, place);
+  for (const core::RowEnd& end : rows) {
+    if (absl::Status status = table.CheckUnit(end.unit); !status.ok()) return status;
+    if (absl::Status status = table.CheckRow(end.blocks); !status.ok()) return status;
+  }
+  for (const core::RowEnd& end : rows) {
+    const uint64_t word = table.word(end.unit).load(std::memory_order_relaxed);
+    WriteBlocks(table.row_slot(end.unit, word & 1), end.blocks, {});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
                         int32_t base, const std::vector<Run>& row) {
   const Table table(chunk, place);

@@ -25,6 +25,9 @@ absl::Status InitTable(std::span<std::byte> chunk, const core::TablePlace& place
 absl::Status AppendRows(std::span<std::byte> chunk, const core::TablePlace& place,
                         const std::vector<core::AppendToRow>& rows);
 
+// Rows that were cut at their end say so.
+absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place, const std::vector<core::RowEnd>& rows);
+
 // Fills the unit's other row slot with a settled row and then makes it the valid one, in one store.
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
                         int32_t base, const std::vector<Run>& row);

@@ -70,6 +70,9 @@ struct Steward::Impl {
   void Do(const core::AppendRows& effect) {
     DieUnlessOk(memory::AppendRows(Tables(effect.lease, effect.table), effect.table, effect.rows));
   }
+  void Do(const core::TrimRows& effect) {
+    DieUnlessOk(memory::TrimRows(Tables(effect.lease, effect.table), effect.table, effect.rows));
+  }
   void Do(const core::StorePositions& effect) {
     store.Find(effect.lease)->StorePositions(effect.units, *effect.positions);
   }

@@ -23,6 +23,7 @@
 #include "service/rpc/fd_socket.h"
 #include "service/rpc/server.h"
 #include "service/steward/steward.h"
+#include "service/telemetry/metrics.h"
 
 namespace kvsteward::bench {
 namespace {
@@ -103,7 +104,7 @@ class Daemon {
     options.admin = "unix:" + directory_ + "/a.sock";
     options.default_policy = *engine::Preset("ahakv-ada");
     options.identity = {"bench", "host", "memfd"};
-    server_ = Must(rpc::Server::Start(options, *steward_));
+    server_ = Must(rpc::Server::Start(options, *steward_, metrics_));
   }
 
   ~Daemon() {
@@ -133,6 +134,7 @@ class Daemon {
   SwitchableEngine* engine_;
   memory::Memory memory_;
   device::Device device_;
+  telemetry::Metrics metrics_;
   std::unique_ptr<steward::Steward> steward_;
   std::unique_ptr<rpc::FdSocket> fd_socket_;
   std::unique_ptr<rpc::Server> server_;

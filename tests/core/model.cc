@@ -65,12 +65,9 @@ void Model::Give(ModelLease& lease, const std::vector<uint32_t>& blocks) {
   }
 }
 
-void Model::Trim(ModelLease& lease, ModelSequence& sequence, int32_t tokens) {
-  for (ModelUnit& unit : sequence.units) {
-    const uint32_t keep = BlocksFor(static_cast<uint64_t>(unit.ResidentsAt(tokens)));
-    ASSERT_LE(keep, unit.row.size());
-    Give(lease, {unit.row.begin() + keep, unit.row.end()});
-    unit.row.resize(keep);
+void Model::ExpectTrimmed(const ModelSequence& sequence, int32_t tokens) {
+  for (const ModelUnit& unit : sequence.units) {
+    EXPECT_EQ(unit.row.size(), BlocksFor(static_cast<uint64_t>(unit.ResidentsAt(tokens))));
   }
 }
 
@@ -177,6 +174,15 @@ void Model::Carry(const Event& event, const Effect& effect) {
       Take(lease, row.blocks, &mine);
       EXPECT_LE(mine.size(), append->table.row_capacity);
     }
+  } else if (const auto* trim = std::get_if<TrimRows>(&effect)) {
+    ModelLease& lease = leases_.at(trim->lease);
+    ModelSequence& sequence = lease.sequences.at({trim->table.chunk, trim->table.offset});
+    for (const RowEnd& end : trim->rows) {
+      std::vector<uint32_t>& mine = sequence.units.at(end.unit).row;
+      ASSERT_LT(end.blocks, mine.size());
+      Give(lease, {mine.begin() + end.blocks, mine.end()});
+      mine.resize(end.blocks);
+    }
   } else if (const auto* run = std::get_if<RunEvict>(&effect)) {
     CarryRunEvict(event, *run);
   } else if (const auto* compact = std::get_if<CompactUnits>(&effect)) {
@@ -235,7 +241,7 @@ void Model::CarryEndJob(ModelJob& job) {
   ModelSequence& sequence = lease.sequences.at(job.table);
   const bool shrinks = job.moving && job.kept != job.lengths;
   if (job.moving && (job.compacted > 0 || (!shrinks && !job.cancelled))) {
-    Trim(lease, sequence, job.written);
+    ExpectTrimmed(sequence, job.written);
     ++sequence.version;
   }
   job.blocks_after = sequence.Blocks();
@@ -268,7 +274,7 @@ void Model::CarryReply(const Reply& reply) {
   } else if (const auto* truncated = std::get_if<TruncateReply>(&reply.body)) {
     ModelSequence& sequence = *FindIn(lease, std::get<TruncateAsked>(event).sequence);
     if (truncated->version == sequence.version) return;  // nothing to forget, or a repetition
-    Trim(lease, sequence, truncated->tokens);
+    ExpectTrimmed(sequence, truncated->tokens);
     sequence.version = truncated->version;
   } else if (const auto* evicted = std::get_if<EvictReply>(&reply.body)) {
     CarryEvictReply(reply.call, *evicted);

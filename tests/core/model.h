@@ -68,7 +68,8 @@ class Model {
 
   void Take(ModelLease& lease, const std::vector<Run>& runs, std::vector<uint32_t>* row);
   void Give(ModelLease& lease, const std::vector<uint32_t>& blocks);
-  void Trim(ModelLease& lease, ModelSequence& sequence, int32_t tokens);
+  // The rows hold exactly the blocks of the residents at `tokens`: what was cut has been said.
+  void ExpectTrimmed(const ModelSequence& sequence, int32_t tokens);
   void Erase(ModelLease& lease, SequenceId sequence);
   ModelSequence* FindIn(ModelLease& lease, SequenceId sequence);
   void Carry(const Event& event, const Effect& effect);

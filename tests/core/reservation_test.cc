@@ -225,7 +225,7 @@ TEST(Truncate, FreesWhatIsBeyondAndAppendsInPlaceAfterwards) {
   const World::Worker worker = WithSequence(world);
   world.Must<ReserveReply>(ReserveOf(worker, 1, 70));
   world.Must<ReserveReply>(ReserveOf(worker, 1, 70, 60));
-  EXPECT_THAT(world.Ask(TruncateOf(worker, 1, 61)), Refused(Code::kInvalidArgument, "tokens is 61"));
+  EXPECT_THAT(world.Ask(TruncateOf(worker, 1, 71)), Refused(Code::kInvalidArgument, "tokens is 71"));
   EXPECT_THAT(world.Ask(TruncateOf(worker, 1, -1)), Refused(Code::kInvalidArgument, "tokens is -1"));
   EXPECT_THAT(world.Ask(TruncateOf(worker, 9, 1)), Refused(Code::kNotFound, "sequence 9"));
   const TruncateReply reply = world.Must<TruncateReply>(TruncateOf(worker, 1, 33, 7));
@@ -239,6 +239,20 @@ TEST(Truncate, FreesWhatIsBeyondAndAppendsInPlaceAfterwards) {
   // Room that was never written is given up too.
   EXPECT_EQ(world.Must<TruncateReply>(TruncateOf(worker, 1, 33)).version, 3u);
   EXPECT_EQ(world.core.ledger().used, 6 * 256u);
+}
+
+TEST(Truncate, KeepsSpeculatedTokensThatWereNeverSaidToBeWritten) {
+  World world(SmallConfig());
+  const World::Worker worker = WithSequence(world);
+  world.Must<ReserveReply>(ReserveOf(worker, 1, 32));
+  world.Must<ReserveReply>(ReserveOf(worker, 1, 48, 30));
+  EXPECT_EQ(world.Must<TruncateReply>(TruncateOf(worker, 1, 33)).tokens, 33);
+  EXPECT_THAT(world.Must<ReserveReply>(ReserveOf(worker, 1, 48, 32)).results[0].outcome,
+              RefusedWith(Code::kInvalidArgument, "written_tokens"));
+  // Up to all that is reserved: nothing to free, yet all of it counts as written.
+  world.Must<ReserveReply>(ReserveOf(worker, 1, 48, 33));
+  EXPECT_EQ(world.Must<TruncateReply>(TruncateOf(worker, 1, 48)).reserved_tokens, 48);
+  world.Must<ReserveReply>(ReserveOf(worker, 1, 48, 48));
 }
 
 TEST(Truncate, ForgetsNormsBeyondIt) {

@@ -47,7 +47,7 @@ TEST_F(TableWriterTest, AFreshTableHasItsRows) {
   EXPECT_EQ(kvs_current_row(table(), 1)->base_tokens, 90u);
 }
 
-TEST_F(TableWriterTest, BlocksAreAppendedInPlaceAndForgottenBehindFrom) {
+TEST_F(TableWriterTest, BlocksAreAppendedAndCutInPlace) {
   ASSERT_TRUE(InitTable(chunk(), place_, std::vector<core::Unit>(2)).ok());
   const kvs_row* const row = kvs_current_row(table(), 1);
   ASSERT_TRUE(AppendRows(chunk(), place_, {{.unit = 1, .from = 0, .blocks = {{3, 2}}}}).ok());
@@ -55,7 +55,8 @@ TEST_F(TableWriterTest, BlocksAreAppendedInPlaceAndForgottenBehindFrom) {
   EXPECT_EQ(kvs_current_row(table(), 1), row);
   EXPECT_EQ(Row(1), (std::vector<uint32_t>{3, 4, 7, 1, 2}));
   EXPECT_EQ(Row(0), std::vector<uint32_t>());
-  // After a truncation the row was shorter.
+  ASSERT_TRUE(TrimRows(chunk(), place_, {{.unit = 1, .blocks = 1}}).ok());
+  EXPECT_EQ(Row(1), (std::vector<uint32_t>{3}));
   ASSERT_TRUE(AppendRows(chunk(), place_, {{.unit = 1, .from = 1, .blocks = {{20, 1}}}}).ok());
   EXPECT_EQ(Row(1), (std::vector<uint32_t>{3, 20}));
 }

@@ -69,7 +69,8 @@ struct kvs_region_header {
  * A unit is layer * kv_heads + kv_head. Each has two row slots; bit 0 of its word says which is valid, the other bits are
  * its version. The sidecar fills the other slot and then stores the word with release; a reader loads it with acquire. So
  * a unit is always entirely old or entirely new, whenever the sidecar dies.
- * Residents of the unit after T tokens of the sequence: row_len + (T - base_tokens); the next token's slot is that number. */
+ * Residents of the unit after T tokens of the sequence: row_len + (T - base_tokens); the next token's slot is that number.
+ * `blocks` of a row says how many are its own, room for tokens to come included. */
 struct kvs_sequence_table {
   uint32_t magic;
   uint32_t units;
@@ -86,7 +87,7 @@ struct kvs_sequence_table {
 struct kvs_row {
   uint32_t row_len;     /* residents when the row was settled */
   uint32_t base_tokens; /* tokens the sequence had seen then */
-  uint32_t blocks;      /* entries that follow; grows in place when Reserve appends */
+  uint32_t blocks;      /* entries that follow; Reserve appends in place, eviction and Truncate cut */
   uint32_t reserved;
   uint32_t block[]; /* index of each block of 16 tokens, in order of position */
 };
