@@ -134,7 +134,7 @@ class Daemon {
   SwitchableEngine* engine_;
   memory::Memory memory_;
   device::Device device_;
-  telemetry::Metrics metrics_;
+  telemetry::Metrics metrics_{telemetry::Identity{"bench", "host", "memfd"}};
   std::unique_ptr<steward::Steward> steward_;
   std::unique_ptr<rpc::FdSocket> fd_socket_;
   std::unique_ptr<rpc::Server> server_;
