@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "app/settings.h"
 #include "service/rpc/decode.h"
 #include "service/rpc/server.h"
@@ -85,6 +86,12 @@ absl::Status Apply(const Setting& setting, const std::string& name, const std::s
   return Wrong(name + " is \"" + value.substr(0, 200) + "\"; it must be " + setting.allowed);
 }
 
+// "one, two"
+void AddToList(std::string& list, const std::string& item) {
+  if (!list.empty()) list += ", ";
+  list += item;
+}
+
 // "file.yaml:3: "
 std::string Where(const std::string& name, const YAML::Mark& mark) {
   return name + ":" + std::to_string(mark.line + 1) + ": ";
@@ -103,9 +110,9 @@ absl::Status ApplyMapping(const YAML::Node& node, const std::string& prefix, con
     if (setting == settings.end()) {
       std::string known;
       for (const Setting& each : settings) {
-        if (each.key.compare(0, prefix.size(), prefix) == 0) known += (known.empty() ? "" : ", ") + each.key;
+        if (each.key.compare(0, prefix.size(), prefix) == 0) AddToList(known, each.key);
       }
-      return Wrong(where + "there is no key " + key + "; choose one of " + known);
+      return Wrong(absl::StrCat(where, "there is no key ", key, "; choose one of ", known));
     }
     if (!seen.insert(key).second) return Wrong(where + key + " is given twice; keep one");
     if (!entry.second.IsScalar()) return Wrong(where + key + " must be one value; it must be " + setting->allowed);
@@ -141,10 +148,11 @@ absl::Status ApplyFile(const YAML::Node& root, const std::string& name, Config& 
     const std::string section = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (!sections.contains(section)) {
       std::string known;
-      for (const std::string& each : sections) known += (known.empty() ? "" : ", ") + each;
-      return Wrong(where + "there is no section " + section + "; choose one of " + known);
+      for (const std::string& each : sections) AddToList(known, each);
+      return Wrong(absl::StrCat(where, "there is no section ", section, "; choose one of ", known));
     }
-    if (!seen.insert(section).second) return Wrong(where + "the section " + section + " is given twice; join them");
+    if (!seen.insert(section).second)
+      return Wrong(absl::StrCat(where, "the section ", section, " is given twice; join them"));
     absl::Status s = section == "tenants" ? ApplyTenants(entry.second, name, config.tenants)
                                           : ApplyMapping(entry.second, section + ".", settings, name);
     if (!s.ok()) return s;

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -109,4 +110,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace kvsteward::app
 
-int main(int argc, char** argv) { return kvsteward::app::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return kvsteward::app::Main(argc, argv);
+  } catch (const std::exception& error) {  // of the standard library: no memory, no threads
+    std::fprintf(stderr, "kvsteward: %s\n", error.what());
+    return 1;
+  }
+}

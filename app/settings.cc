@@ -75,7 +75,10 @@ Setting TextSetting(const std::string& key, std::string* field, const std::strin
 
 Setting ChoiceSetting(const std::string& key, std::string* field, const std::vector<std::string>& choices) {
   std::string allowed;
-  for (const std::string& choice : choices) allowed += (allowed.empty() ? "" : " or ") + choice;
+  for (const std::string& choice : choices) {
+    if (!allowed.empty()) allowed += " or ";
+    allowed += choice;
+  }
   return TextSetting(key, field, allowed, [choices](const std::string& text) {
     return std::find(choices.begin(), choices.end(), text) != choices.end();
   });

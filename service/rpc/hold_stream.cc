@@ -24,7 +24,7 @@ grpc::ServerWriteReactor<v1::HoldResponse>* HoldStream::Open(steward::Steward& s
       [stream](const core::Outcome& outcome, const core::ReplyBody&) { stream->End(ToStatus(outcome)); },
       [stream](core::NoticeKind notice) { stream->Notice(notice); });
   event.call = stream->id_;
-  steward.Post(std::move(event));
+  steward.Post(event);
   return stream.get();
 }
 

@@ -28,7 +28,7 @@ std::string HolderOf(int lock) {
   char text[32];
   const ssize_t got = pread(lock, text, sizeof(text), 0);
   std::string pid(text, got > 0 ? static_cast<size_t>(got) : 0);
-  pid.erase(pid.find_last_not_of("\n") + 1);
+  pid.erase(pid.find_last_not_of('\n') + 1);
   return pid;
 }
 
