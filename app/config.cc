@@ -176,7 +176,7 @@ void FillIn(Config& config) {
     config.device.threads = std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, 256);
   if (config.tenants.empty()) config.tenants.emplace_back();
   for (TenantConfig& tenant : config.tenants) {
-    if (tenant.fd_socket.empty()) tenant.fd_socket = "/run/kvsteward/" + tenant.name + ".fd.sock";
+    if (tenant.fd_socket.empty()) tenant.fd_socket = DefaultFdSocket(tenant.name);
     if (tenant.hard_limit_bytes == 0) tenant.hard_limit_bytes = config.arena.bytes;
   }
 }
@@ -217,6 +217,8 @@ void Emit(YAML::Emitter& out, const std::vector<Setting>& settings) {
 }
 
 }  // namespace
+
+std::string DefaultFdSocket(const std::string& tenant) { return "/run/kvsteward/" + tenant + ".fd.sock"; }
 
 absl::StatusOr<Config> LoadConfig(const std::string& text, const std::string& name, const Environment& environment) {
   Config config;

@@ -14,7 +14,7 @@ namespace kvsteward::app {
 
 struct TenantConfig {
   std::string name = "default";   // [a-z0-9-], at most 63
-  std::string fd_socket;          // path; empty: /run/kvsteward/<name>.fd.sock
+  std::string fd_socket;          // path; empty: DefaultFdSocket(name)
   uint64_t hard_limit_bytes = 0;  // of arena bytes, metadata included; 0: all of the arena
 };
 
@@ -49,6 +49,9 @@ struct Config {
   } telemetry;
   std::vector<TenantConfig> tenants;  // never empty once loaded
 };
+
+// Where a tenant's fd socket is unless the configuration says otherwise.
+std::string DefaultFdSocket(const std::string& tenant);
 
 // Like getenv.
 using Environment = std::function<const char*(const char* name)>;

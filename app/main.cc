@@ -28,7 +28,7 @@ int ServeCommand(const ServeOptions& options) {
     std::ifstream file(options.config);
     std::ostringstream content;
     content << file.rdbuf();
-    if (!file) {
+    if (!file || content.bad()) {  // the latter is a directory
       std::fprintf(stderr, "kvsteward: the configuration %s cannot be read: %s\n", options.config.c_str(),
                    std::strerror(errno));
       return kWrongUsage;
@@ -87,9 +87,10 @@ int Main(int argc, char** argv) {
       ->required();
   command->add_option("--out", replay.output, "Where the plan is written, safetensors");
   CLI::Option* sidecar = command->add_option("--address", replay.address, "Through the sidecar there: its address");
-  CLI::Option* fd_socket = command->add_option("--fd-socket", replay.fd_socket, "and a tenant's fd socket");
-  sidecar->needs(fd_socket);
-  fd_socket->needs(sidecar);
+  replay.fd_socket = DefaultFdSocket(TenantConfig().name);
+  command->add_option("--fd-socket", replay.fd_socket, "and a tenant's fd socket")
+      ->capture_default_str()
+      ->needs(sidecar);
   command->callback([&] { exit_status = Replay(replay); });
 
   command = app.add_subcommand("policies", "List every preset as YAML");

@@ -32,7 +32,17 @@ std::string HolderOf(int lock) {
   return pid;
 }
 
+// A directory such as /run/kvsteward is gone after every boot.
+absl::Status MakeDirectory(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos || slash == 0) return absl::OkStatus();
+  const std::string directory = path.substr(0, slash);
+  if (mkdir(directory.c_str(), 0755) == 0 || errno == EEXIST) return absl::OkStatus();
+  return Failed("the directory " + directory + " of a socket cannot be made; make it or choose another path");
+}
+
 absl::StatusOr<UniqueFd> TakeLock(const std::string& path) {
+  if (absl::Status status = MakeDirectory(path); !status.ok()) return status;
   const std::string lock_path = path + ".lock";
   UniqueFd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
   if (!lock) return Failed("the lock file " + lock_path + " cannot be opened");
