@@ -122,6 +122,11 @@ struct DestroyObject {  // answered by ObjectDestroyed
   LeaseId lease = 0;
   ObjectId object = 0;
 };
+// The lease ended: objects of it that are not yet begun need not be created. Each of those answers ObjectReady with a
+// failure; what is under way is created and answers as ever.
+struct DropCreates {
+  LeaseId lease = 0;
+};
 struct RunSelfTest {  // answered by SelfTested
   LeaseId lease = 0;
 };
