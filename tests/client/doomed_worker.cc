@@ -14,8 +14,8 @@
 namespace {
 
 constexpr kvsteward::ModelGeometry kGeometry{
-    .layers = 4, .query_heads = 8, .kv_heads = 4, .head_dim = 64, .dtype = kvsteward::ElementType::kF32};
-constexpr uint32_t kTokens = 512;
+    .layers = 8, .query_heads = 8, .kv_heads = 4, .head_dim = 64, .dtype = kvsteward::ElementType::kF32};
+constexpr uint32_t kTokens = 2048;  // 32 MiB: long enough to be killed within its eviction
 
 [[noreturn]] void Fail(const absl::Status& status) {
   std::fprintf(stderr, "doomed_worker: %s\n", status.ToString().c_str());
