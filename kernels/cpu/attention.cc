@@ -207,10 +207,12 @@ class LayerScorer {
 
   void Fill(const Task& task, int worker) {
     const Head& head = *task.head;
-    double factor = 1;
-    if (policy_.accumulate == Accumulate::kMean) factor /= rows_used_;
-    if (policy_.group == Group::kMean) factor /= sequence_.geometry.group();
-    const Fold fold{policy_.accumulate == Accumulate::kMax, policy_.group == Group::kMax, static_cast<float>(factor)};
+    const double rows = policy_.accumulate == Accumulate::kMean ? rows_used_ : 1;
+    const double heads = policy_.group == Group::kMean ? sequence_.geometry.group() : 1;
+    const Fold fold{.max_rows = policy_.accumulate == Accumulate::kMax,
+                    .max_heads = policy_.group == Group::kMax,
+                    .least = static_cast<float>(double{kLeastScore} * kWeightUnit * rows),
+                    .factor = static_cast<float>(1 / (kWeightUnit * rows * heads))};
     const Chunk chunk = ChunkOf(task);
     ScoreChunk(head.rows, chunk, fold, head.max.data(), head.weight.data(), scratch_[static_cast<size_t>(worker)],
                head.scores + chunk.begin);

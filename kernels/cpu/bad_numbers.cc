@@ -75,4 +75,10 @@ absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token) {
                                                  "and its square within float32"));
 }
 
+absl::Status BadScore(int32_t layer, int32_t kv_head, int32_t token) {
+  return absl::InvalidArgumentError(absl::StrCat("scores: layer ", layer, ", kv head ", kv_head, ", index ", token,
+                                                 " is not finite when refined; submit smaller values, or scale the "
+                                                 "value prior by their max or mean"));
+}
+
 }  // namespace kvsteward::engine::cpu

@@ -19,4 +19,7 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
 // The error for a value norm that is not finite.
 absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token);
 
+// The error for a score that is not finite.
+absl::Status BadScore(int32_t layer, int32_t kv_head, int32_t token);
+
 }  // namespace kvsteward::engine::cpu

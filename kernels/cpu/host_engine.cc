@@ -41,6 +41,7 @@ class HostEngine final : public Engine {
       absl::Status status = cpu::ScoreAttention(sequence, policy, k, layer, threads_, out->scores);
       if (!status.ok()) return status;
     }
+    std::vector<int32_t> bad(kv_heads, -1);
     threads_.ParallelFor(static_cast<int64_t>(kv_heads), [&](int64_t head, int) {
       const UnitView& unit = units[static_cast<size_t>(head)];
       const auto scores =
@@ -48,10 +49,13 @@ class HostEngine final : public Engine {
               .subspan(static_cast<size_t>(out->offsets[static_cast<size_t>(head)]), static_cast<size_t>(unit.length));
       if (!policy.reads_queries()) FillPositions(sequence.pool, unit, scores);
       const CandidateRange candidates = Candidates(unit, sequence.pool, policy.protect, k);
-      cpu::RefineUnit(sequence.pool, unit, policy.refine, candidates, scores);
+      bad[static_cast<size_t>(head)] = cpu::RefineUnit(sequence.pool, unit, policy.refine, candidates, scores);
       std::fill(scores.begin(), scores.begin() + candidates.begin, kProtected);
       std::fill(scores.begin() + candidates.end, scores.end(), kProtected);
     });
+    for (size_t head = 0; head < kv_heads; ++head) {
+      if (bad[head] >= 0) return cpu::BadScore(layer, static_cast<int32_t>(head), bad[head]);
+    }
     return absl::OkStatus();
   }
 
@@ -92,7 +96,8 @@ class HostEngine final : public Engine {
     return absl::OkStatus();
   }
 
-  // The signal `none`: the newest token is worth most.
+  // The signal `none`: the newest token is worth most. Exact below 2^24; from there on neighbours share a float, and of
+  // such ties the older wins. `recent: k - 4` leaves next to nothing to choose from, so streaming-llm does not mind.
   static void FillPositions(const PoolView& pool, const UnitView& unit, std::span<float> scores) {
     RowCursor cursor(unit.row);
     for (int32_t j = 0; j < unit.length; ++j) {

@@ -217,7 +217,7 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const float* logits, int32_t fir
 
 // One tile's scores, before the factor, into `total` [kTileKeys].
 template <bool kMasked, bool kMax>
-void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float* max, const float* weight,
+void FoldTile(const QueryRows& rows, int32_t begin, const Fold& fold, const float* max, const float* weight,
               Scratch& scratch, float* total) {
   HWY_ALIGN float column[kTileKeys] = {};
   std::fill_n(total, kTileKeys, 0.0f);
@@ -229,7 +229,8 @@ void FoldTile(const QueryRows& rows, int32_t begin, bool max_heads, const float*
       row = last;
       if (last != head_end) continue;
       for (int32_t key = 0; key < kTileKeys; ++key) {
-        total[key] = max_heads ? std::max(total[key], column[key]) : total[key] + column[key];
+        const float head = column[key] < fold.least ? 0.0f : column[key];
+        total[key] = fold.max_heads ? std::max(total[key], head) : total[key] + head;
         column[key] = 0.0f;
       }
     }
@@ -247,10 +248,9 @@ void ScoreChunk(const QueryRows& rows, const Chunk& chunk, const Fold& fold, con
     const bool masked = rows.min_visible - begin < kTileKeys;
     const auto tile = masked ? (fold.max_rows ? FoldTile<true, true> : FoldTile<true, false>)
                              : (fold.max_rows ? FoldTile<false, true> : FoldTile<false, false>);
-    tile(rows, begin, fold.max_heads, max, weight, scratch, total);
+    tile(rows, begin, fold, max, weight, scratch, total);
     for (int32_t key = 0; key < std::min(kTileKeys, chunk.end - begin); ++key) {
-      const float score = total[key] * fold.factor;
-      *scores++ = score >= kLeastScore * kWeightUnit ? score * (1 / kWeightUnit) : 0.0f;
+      *scores++ = total[key] * fold.factor;
     }
   }
 }

@@ -46,11 +46,13 @@ struct Chunk {
   int32_t end = 0;
 };
 
-// How the probabilities of a column become one score: over the rows of a query head, over the heads, times `factor`.
+// How the probabilities of a column, in units of 1 / kWeightUnit, become one score: over the rows of a query head (what
+// is below `least` then becomes 0), over the heads, times `factor`.
 struct Fold {
   bool max_rows = false;   // else the sum
   bool max_heads = false;  // else the sum
-  float factor = 1.0f;
+  float least = kLeastScore * kWeightUnit;
+  float factor = 1 / kWeightUnit;
 };
 
 // One thread's buffers for rows of `dim` elements of at most 4 bytes and `rows` query rows.

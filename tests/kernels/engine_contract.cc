@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -53,6 +54,7 @@ void ExpectMasks(const Plan& plan, const std::vector<std::vector<bool>>& expecte
 // (a): the emitted scores of one unit.
 void ExpectScores(std::span<const float> emitted, const reference::UnitScores& exact) {
   ASSERT_EQ(emitted.size(), exact.scores.size());
+  ASSERT_LE(exact.greatest, double{FLT_MAX});
   for (size_t j = 0; j < emitted.size(); ++j) {
     if (exact.scores[j] == reference::kProtected) {
       ASSERT_EQ(emitted[j], kProtected) << "token " << j;
@@ -166,17 +168,45 @@ std::optional<Plan> EvictRight(Engine& engine, PagedSequence& sequence, const Po
   return *plan;
 }
 
+// That the only reason to refuse is there: a score that float32 does not hold.
+void ExpectOverflow(PagedSequence& sequence, const Policy& policy, const Budget& budget, const absl::Status& status) {
+  const reference::Sequence& contents = sequence.plain().contents;
+  ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_THAT(std::string(status.message()), HasSubstr("scores: layer "));
+  double greatest = 0;
+  for (int32_t u = 0; u < contents.layers * contents.kv_heads; ++u) {
+    const reference::UnitScores exact =
+        reference::Score(contents, MirrorOf(policy), budget.amount, u / contents.kv_heads, u % contents.kv_heads);
+    greatest = std::max(greatest, exact.greatest);
+  }
+  ASSERT_GT(greatest, double{FLT_MAX});
+}
+
 }  // namespace
 
 TEST_P(EngineContract, RandomSequences) {
+  int refused = 0;
   for (uint32_t seed = 0; seed < 1500; ++seed) {
     Random random(seed);
-    const Policy policy = RandomPolicy(random);
-    PagedSequence sequence = Page(MakeSequence(random, RandomShape(random, seed % 20 == 0 ? 400 : 90)),
-                                  seed % 2 == 0 ? Placement::kContiguous : Placement::kScattered, seed);
+    Policy policy = RandomPolicy(random);
+    Shape shape = RandomShape(random, seed % 20 == 0 ? 400 : 90);
+    if (seed % 25 == 3 && policy.reads_queries()) {  // on the edge of what float32 holds
+      shape.numbers = Numbers::kHugeValues;
+      policy.refine.push_back({.kind = Refinement::Kind::kValuePrior, .scale = Refinement::Scale::kNone});
+    }
+    PagedSequence sequence =
+        Page(MakeSequence(random, shape), seed % 2 == 0 ? Placement::kContiguous : Placement::kScattered, seed);
     SCOPED_TRACE("seed " + std::to_string(seed) + "\n" + PolicyToYaml(policy));
-    if (!EvictRight(*engine_, sequence, policy, RandomBudget(random, sequence.plain(), policy))) return;
+    const Budget budget = RandomBudget(random, sequence.plain(), policy);
+    const absl::StatusOr<Plan> plan = PlanEviction(*engine_, sequence, policy, budget);
+    if (plan.ok()) {
+      ASSERT_NO_FATAL_FAILURE(ExpectPlanIsRight(sequence, policy, *plan));
+    } else {
+      ASSERT_NO_FATAL_FAILURE(ExpectOverflow(sequence, policy, budget, plan.status()));
+      ++refused;
+    }
   }
+  EXPECT_GT(refused, 0);
 }
 
 TEST_P(EngineContract, EveryPresetOnEveryKindOfNumbers) {
@@ -199,16 +229,67 @@ TEST_P(EngineContract, EveryPresetOnEveryKindOfNumbers) {
   }
 }
 
-TEST_P(EngineContract, LongSequence) {
-  Random random(7);
-  Shape shape = Uniform(1, 2, 5000);
-  shape.group = 4;
-  shape.head_dim = 128;
-  shape.rows = 32;
-  shape.dtype = DType::kBF16;
-  shape.query_dtype = shape.dtype;
-  PagedSequence sequence = Page(MakeSequence(random, shape));
-  EvictRight(*engine_, sequence, PresetNamed("ahakv-ada"), {Budget::Kind::kPpmOfSeen, 100'000});
+// Several chunks a unit, in bf16 (where there is AMX, with it) and in f32 with gaps.
+TEST_P(EngineContract, LongSequences) {
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    Random random(7);
+    Shape shape = Uniform(1, 2, 5000);
+    shape.group = 4;
+    shape.head_dim = dtype == DType::kBF16 ? 128 : 48;
+    shape.rows = 32;
+    shape.dtype = dtype;
+    shape.query_dtype = dtype;
+    shape.gaps = dtype == DType::kF32;
+    PagedSequence sequence = Page(MakeSequence(random, shape));
+    const Policy policy = PresetNamed(dtype == DType::kBF16 ? "ahakv-ada" : "ada-snapkv");
+    if (!EvictRight(*engine_, sequence, policy, {Budget::Kind::kPpmOfSeen, 100'000})) return;
+  }
+}
+
+TEST_P(EngineContract, EveryPresetOnThousandsOfTokens) {
+  uint32_t seed = 0;
+  for (const std::string& name : PresetNames()) {
+    for (int i = 0; i < 3; ++i) {
+      Random random(++seed);
+      Shape shape = Uniform(1, 2, Between(random, 1000, 3000));
+      shape.rows = 32;
+      shape.gaps = i == 1;
+      shape.dtype = i == 2 ? DType::kBF16 : DType::kF32;
+      shape.query_dtype = shape.dtype;
+      SCOPED_TRACE(name + " seed " + std::to_string(seed));
+      PagedSequence sequence = Page(MakeSequence(random, shape));
+      if (!EvictRight(*engine_, sequence, PresetNamed(name.c_str()), Tokens(Between(random, 64, 900)))) return;
+    }
+  }
+}
+
+// The flush to 0 is per query head: eight heads that are each below 2^-100 add up to nothing.
+TEST_P(EngineContract, TinyMassesOfEightHeads) {
+  for (const Accumulate accumulate : {Accumulate::kSum, Accumulate::kMean, Accumulate::kMax}) {
+    for (const Group group : {Group::kSum, Group::kMean, Group::kMax}) {
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        Policy policy;
+        policy.name = "tiny";
+        policy.accumulate = accumulate;
+        policy.group = group;
+        policy.protect.sinks = 1;  // the token that takes all, so that it does not widen epsilon
+        Shape shape = Uniform(1, 1, 300);
+        shape.group = 8;
+        shape.dtype = dtype;
+        shape.query_dtype = dtype;
+        shape.numbers = Numbers::kTinyMasses;
+        shape.head_dim = 32;
+        Random random(11);
+        PagedSequence sequence = Page(MakeSequence(random, shape));
+        SCOPED_TRACE(PolicyToYaml(policy));
+        const std::optional<Plan> plan = EvictRight(*engine_, sequence, policy, Tokens(100));
+        if (!plan) return;
+        const std::vector<float>& scores = plan->scores[0].scores;
+        EXPECT_GT(std::count(scores.begin(), scores.end(), 0.0f), 0);
+        EXPECT_GT(std::count_if(scores.begin(), scores.end(), [](float s) { return s > 0 && s < 0x1p-98f; }), 0);
+      }
+    }
+  }
 }
 
 TEST_P(EngineContract, LengthsAroundBlocksAndTiles) {
@@ -235,12 +316,14 @@ TEST_P(EngineContract, EvictAppendEvictAgain) {
   for (uint32_t seed = 0; seed < 24; ++seed) {
     Random random(seed);
     std::normal_distribution<double> gaussian;
-    const Policy policy = PresetNamed(seed % 3 == 0 ? "ahakv-ada" : seed % 3 == 1 ? "ada-snapkv" : "ahakv");
+    const std::vector<std::string> presets = PresetNames();
+    const Policy policy = PresetNamed(presets[seed % presets.size()].c_str());
+    const size_t variation = seed / presets.size() % 4;
     Shape shape = Uniform(2, 3, 140);
-    shape.dtype = seed % 2 == 0 ? DType::kBF16 : DType::kF32;
+    shape.dtype = variation % 2 == 0 ? DType::kBF16 : DType::kF32;
     shape.query_dtype = shape.dtype;
     shape.rows = 8;
-    shape.numbers = seed % 4 == 3 ? Numbers::kFewDistinct : Numbers::kGaussian;
+    shape.numbers = variation == 3 ? Numbers::kFewDistinct : Numbers::kGaussian;
     PagedSequence sequence = Page(MakeSequence(random, shape), Placement::kScattered, seed);
     for (int round = 0; round < 4; ++round) {
       SCOPED_TRACE("seed " + std::to_string(seed) + " round " + std::to_string(round));
@@ -283,22 +366,26 @@ TEST_P(EngineContract, CompactionGathers) {
 
 TEST_P(EngineContract, CompactionCarriesCachedNormsOnly) {
   Random random(3);
-  PagedSequence sequence = Page(MakeSequence(random, Uniform(1, 1, 40)));
+  PagedSequence sequence = Page(MakeSequence(random, Uniform(1, 1, 60)));
   const Policy policy = PresetNamed("ahakv-ada");
-  const std::optional<Plan> first = EvictRight(*engine_, sequence, policy, Tokens(37));
+  const std::optional<Plan> first = EvictRight(*engine_, sequence, policy, Tokens(50));
   ASSERT_TRUE(first);
   sequence.MarkNormed();
   sequence.Compact(*engine_, *first);
   ExpectNorms(sequence);
+  const std::optional<Plan> unchanged = EvictRight(*engine_, sequence, policy, Tokens(40));
+  ASSERT_TRUE(unchanged);
   // What is cached is not read again: a norm that has been changed shows in the scores.
   const UnitView& unit = sequence.unit(0);
-  ASSERT_EQ(unit.normed, 37);
+  ASSERT_EQ(unit.normed, 50);
   float* norms = sequence.pool().norms;
   const uint32_t block = BlockOf(unit.row, 0);
   norms[block * kBlockTokens + 4] = 1e6f;
-  const absl::StatusOr<Plan> second = PlanEviction(*engine_, sequence, policy, Tokens(36));
+  const absl::StatusOr<Plan> second = PlanEviction(*engine_, sequence, policy, Tokens(40));
   ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_GT(second->scores[0].scores[4], 0.0f);
+  ASSERT_GT(unchanged->scores[0].scores[5], 0.0f);
+  EXPECT_GT(second->scores[0].scores[4], 2 * unchanged->scores[0].scores[4]);
+  EXPECT_LT(second->scores[0].scores[5], unchanged->scores[0].scores[5] / 2);  // the prior is over the mean norm
   EXPECT_EQ(norms[block * kBlockTokens + 4], 1e6f);
 }
 
@@ -312,19 +399,23 @@ TEST_P(EngineContract, ThreadsAndPlacementDoNotChangeThePlan) {
     const Policy policy = RandomPolicy(random);
     const PlainSequence plain = MakeSequence(random, shape);
     const Budget budget = RandomBudget(random, plain, policy);
-    std::optional<Plan> first;
+    std::optional<absl::StatusOr<Plan>> first;
     for (const int threads : {1, 2, 3}) {
       const std::unique_ptr<Engine> engine = GetParam().make(threads);
       for (const Placement placement : {Placement::kContiguous, Placement::kScattered}) {
         PagedSequence sequence = Page(plain, placement, seed * 10 + static_cast<uint32_t>(threads));
         absl::StatusOr<Plan> plan = PlanEviction(*engine, sequence, policy, budget);
-        ASSERT_TRUE(plan.ok()) << plan.status();
-        if (!first) first = *plan;
-        ASSERT_EQ(plan->mask, first->mask) << "seed " << seed << " threads " << threads;
-        ASSERT_EQ(plan->kept, first->kept);
-        ASSERT_EQ(plan->scores.size(), first->scores.size());
+        if (!first) first = plan;
+        ASSERT_EQ(plan.status(), first->status());
+        if (!plan.ok()) {
+          ASSERT_NO_FATAL_FAILURE(ExpectOverflow(sequence, policy, budget, plan.status()));
+          continue;
+        }
+        ASSERT_EQ(plan->mask, (*first)->mask) << "seed " << seed << " threads " << threads;
+        ASSERT_EQ(plan->kept, (*first)->kept);
+        ASSERT_EQ(plan->scores.size(), (*first)->scores.size());
         for (size_t layer = 0; layer < plan->scores.size(); ++layer) {
-          ASSERT_EQ(plan->scores[layer].scores, first->scores[layer].scores)
+          ASSERT_EQ(plan->scores[layer].scores, (*first)->scores[layer].scores)
               << "seed " << seed << " threads " << threads;
         }
       }
@@ -358,6 +449,29 @@ TEST_P(EngineContract, BadNumbersAreNamedAndChangeNothing) {
       expect_refused("queries", "layer 1, query head 2, row 7", [&](PagedSequence& s) { s.SetQuery(1, 2, 7, 3, bad); });
     }
   }
+}
+
+// All numbers that are read are finite; the score that the prior makes of them is not.
+TEST_P(EngineContract, ScoresThatOverflowAreNamedAndChangeNothing) {
+  Random random(5);
+  Shape shape = Uniform(3, 2, 40);
+  shape.rows = 32;
+  shape.group = 8;
+  shape.numbers = Numbers::kNoSignal;  // a score is 32 rows * 8 heads / 40 tokens, but for what early rows do not see
+  PagedSequence sequence = Page(MakeSequence(random, shape));
+  Policy policy;
+  policy.name = "overflow";
+  policy.group = Group::kSum;
+  policy.refine = {{.kind = Refinement::Kind::kValuePrior, .scale = Refinement::Scale::kNone},
+                   {.kind = Refinement::Kind::kMaxPool, .pool = 5}};
+  sequence.SetValue(3, 17, 0, std::sqrt(2e38));
+  const std::vector<std::byte> before = sequence.Snapshot();
+  const absl::Status status = PlanEviction(*engine_, sequence, policy, Tokens(20)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("scores: layer 1, kv head 1, index 17 is not finite"));
+  EXPECT_EQ(sequence.Snapshot(), before);
+  policy.refine[0].scale = Refinement::Scale::kMean;
+  EXPECT_TRUE(PlanEviction(*engine_, sequence, policy, Tokens(20)).ok());
 }
 
 TEST_P(EngineContract, BadNumbersThatNobodyReadsDoNotMatter) {

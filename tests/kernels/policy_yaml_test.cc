@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "kvsteward/engine/policy.h"
 
@@ -22,8 +23,10 @@ TEST(PolicyYaml, PresetsRoundTrip) {
   }
 }
 
-TEST(PolicyYaml, CanonicalForm) {
-  EXPECT_EQ(PolicyToYaml(*Preset("ahakv-ada")), R"(name: ahakv-ada
+// Every cell of the table of presets, in the canonical form.
+TEST(PolicyYaml, ThePresetsAreThese) {
+  const std::vector<std::string> expected = {
+      R"(name: ahakv-ada
 window: 32
 signal: {sg_softmax: {g_min: 1}}
 accumulate: sum
@@ -34,8 +37,44 @@ protect: {sinks: 4, recent: 32}
 layer: uniform
 head: {ada_floor: {alpha: 0.2}}
 select: top_k
-)");
-  EXPECT_EQ(PolicyToYaml(*Preset("streaming-llm")), R"(name: streaming-llm
+)",
+      R"(name: ahakv
+window: 32
+signal: {sg_softmax: {g_min: 0}}
+accumulate: sum
+group: mean
+refine:
+  - value_prior: {norm: l2sq, pool: 7, edge: valid, scale: max}
+protect: {sinks: 0, recent: 32}
+layer: uniform
+head: uniform
+select: top_k
+)",
+      R"(name: snapkv
+window: 32
+signal: softmax
+accumulate: sum
+group: mean
+refine:
+  - max_pool: {pool: 7}
+protect: {sinks: 0, recent: 32}
+layer: uniform
+head: uniform
+select: top_k
+)",
+      R"(name: ada-snapkv
+window: 32
+signal: softmax
+accumulate: mean
+group: mean
+refine:
+  - max_pool: {pool: 7}
+protect: {sinks: 0, recent: 32}
+layer: uniform
+head: {ada_blend: {alpha: 0.2}}
+select: top_k
+)",
+      R"(name: streaming-llm
 window: 32
 signal: none
 accumulate: sum
@@ -45,7 +84,24 @@ protect: {sinks: 4, recent: k - 4}
 layer: uniform
 head: uniform
 select: top_k
-)");
+)",
+      R"(name: defensivekv-lite
+window: 32
+signal: softmax
+accumulate: max
+group: max
+refine:
+  - clamp_to_mean
+  - value_prior: {norm: l2, pool: 1, edge: valid, scale: max}
+protect: {sinks: 0, recent: 32}
+layer: uniform
+head: {ada_floor: {alpha: 0}}
+select: top_k
+)",
+  };
+  std::vector<std::string> presets;
+  for (const std::string& name : PresetNames()) presets.push_back(PolicyToYaml(*Preset(name)));
+  EXPECT_EQ(presets, expected);
 }
 
 TEST(PolicyYaml, EveryFieldIsRead) {

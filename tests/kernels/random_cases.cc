@@ -1,6 +1,8 @@
 #include "tests/kernels/random_cases.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 #include <string>
 
 namespace kvsteward::engine {
@@ -35,6 +37,21 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
     const double value = shape.numbers == Numbers::kFewDistinct ? static_cast<double>(random() % 2) : gaussian(random);
     return Rounded(dtype, scale * value);
   };
+  const auto draw_value = [&](double scale) {
+    if (shape.numbers != Numbers::kHugeValues) return draw(shape.dtype, scale);
+    const double size = shape.dtype == DType::kF16 ? 3e4 : std::sqrt(1e38 / shape.head_dim);
+    const double sign = random() % 2 == 0 ? 1 : -1;
+    return Rounded(shape.dtype, sign * size * std::uniform_real_distribution<double>(0.5, 1.5)(random));
+  };
+  // kTinyMasses: queries are nearly all ones and a key is the same number d times, its logit over sqrt(d).
+  const auto draw_query = [&](double scale) {
+    if (shape.numbers != Numbers::kTinyMasses) return draw(shape.query_dtype, scale);
+    return Rounded(shape.query_dtype, 1 + 0.02 * gaussian(random));
+  };
+  const auto tiny_logit = [&](int32_t j) {
+    const double bits = j == 0 ? 100 : std::uniform_real_distribution<double>(-8, 8)(random);
+    return bits * std::numbers::ln2;
+  };
   const double query_scale = shape.numbers == Numbers::kNoSignal ? 0 : shape.numbers == Numbers::kHugeLogits ? 100 : 1;
   const double key_scale = shape.numbers == Numbers::kHugeLogits ? 20 : 1;
 
@@ -54,8 +71,13 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
     for (int32_t j = 0; j < n; ++j) {
       double value_scale = shape.numbers == Numbers::kZeroValues ? 0 : 1;
       if (shape.numbers == Numbers::kLoudToken && j == loud) value_scale = 1000;
-      for (int32_t x = 0; x < shape.head_dim; ++x) unit.keys.push_back(draw(shape.dtype, key_scale));
-      for (int32_t x = 0; x < shape.head_dim; ++x) unit.values.push_back(draw(shape.dtype, value_scale));
+      if (shape.numbers == Numbers::kTinyMasses) {
+        unit.keys.insert(unit.keys.end(), static_cast<size_t>(shape.head_dim),
+                         Rounded(shape.dtype, tiny_logit(j) / std::sqrt(static_cast<double>(shape.head_dim))));
+      } else {
+        for (int32_t x = 0; x < shape.head_dim; ++x) unit.keys.push_back(draw(shape.dtype, key_scale));
+      }
+      for (int32_t x = 0; x < shape.head_dim; ++x) unit.values.push_back(draw_value(value_scale));
     }
     plain.contents.units.push_back(std::move(unit));
   }
@@ -85,7 +107,7 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
     }
   }
   const int64_t queries = int64_t{shape.layers} * plain.contents.query_heads * shape.rows * shape.head_dim;
-  for (int64_t i = 0; i < queries; ++i) plain.contents.queries.push_back(draw(shape.query_dtype, query_scale));
+  for (int64_t i = 0; i < queries; ++i) plain.contents.queries.push_back(draw_query(query_scale));
   return plain;
 }
 

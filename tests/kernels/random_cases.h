@@ -19,9 +19,12 @@ enum class Numbers {
   kHugeLogits,   // logits of thousands: one token takes all
   kLoudToken,    // one value is 1000 times the others
   kFewDistinct,  // components are 0 or 1: ties everywhere
+  kHugeValues,  // squared norms near 1e38 (or what f16 carries): sums of them, and products with them, overflow float32
+  kTinyMasses,  // the first token takes all: the others' attention lies around 2^-100
 };
 inline constexpr Numbers kAllNumbers[] = {Numbers::kGaussian,   Numbers::kNoSignal,  Numbers::kZeroValues,
-                                          Numbers::kHugeLogits, Numbers::kLoudToken, Numbers::kFewDistinct};
+                                          Numbers::kHugeLogits, Numbers::kLoudToken, Numbers::kFewDistinct,
+                                          Numbers::kHugeValues, Numbers::kTinyMasses};
 
 // Where the window's rows stand.
 enum class Rows {

@@ -253,6 +253,7 @@ UnitScores Score(const Sequence& sequence, const Policy& policy, int64_t k, int 
       }
     }
     for (double& s : scores) s = FlushTiny(s);
+    result.greatest = std::max(result.greatest, *std::max_element(scores.begin(), scores.end()));
   }
   if (!scores.empty()) result.mean = Reduced(scores, Reduce::kMean);
   result.scores.assign(signals.size(), kProtected);

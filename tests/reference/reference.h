@@ -60,6 +60,7 @@ struct UnitScores {
   std::vector<double> scores;  // [n] kProtected for protected residents
   double greatest_logit = 0;   // max |g l| / sqrt(d): what float32 may lose
   double mean = 0;             // of the candidates' scores
+  double greatest = 0;         // of the candidates' scores after any refinement: float32 must hold it
 
   // How far a right float32 score of resident j may lie from scores[j].
   double Epsilon(size_t j) const;
