@@ -5,6 +5,17 @@
 #include "service/memory/outcome.h"
 
 namespace kvsteward::memory {
+namespace {
+
+// REQUIRES: the queue is not empty.
+template <class Item>
+Item Pop(std::deque<Item>& queue) {
+  Item item = std::move(queue.front());
+  queue.pop_front();
+  return item;
+}
+
+}  // namespace
 
 Memory::Memory(std::unique_ptr<Backend> backend, uint64_t arena_bytes)
     : backend_(std::move(backend)), arena_bytes_(arena_bytes) {}
@@ -28,7 +39,7 @@ void Memory::Stop() {
 void Memory::Create(core::CreateObject effect) {
   {
     MutexLock lock(mutex_);
-    waiting_.emplace_back(std::move(effect));
+    creates_[effect.lease].push_back(std::move(effect));
   }
   changed_.NotifyOne();
 }
@@ -36,7 +47,21 @@ void Memory::Create(core::CreateObject effect) {
 void Memory::Destroy(core::DestroyObject effect) {
   {
     MutexLock lock(mutex_);
-    waiting_.emplace_back(effect);
+    destroys_.push_back(effect);
+  }
+  changed_.NotifyOne();
+}
+
+void Memory::DropCreates(core::LeaseId lease) {
+  {
+    MutexLock lock(mutex_);
+    const auto found = creates_.find(lease);
+    if (found == creates_.end()) return;
+    for (const core::CreateObject& create : found->second) {
+      dropped_.push_back({.object = create.object.id,
+                          .outcome = {.code = core::Code::kUnavailable, .message = "the lease ended", .shortage = {}}});
+    }
+    creates_.erase(found);
   }
   changed_.NotifyOne();
 }
@@ -47,20 +72,28 @@ std::shared_ptr<LeasePool> Memory::Find(core::LeaseId lease) const {
   return found == pools_.end() ? nullptr : found->second;
 }
 
+std::optional<Memory::Task> Memory::Next() {
+  MutexLock lock(mutex_);
+  while (dropped_.empty() && destroys_.empty() && creates_.empty() && !stopping_) changed_.Wait(mutex_);
+  if (stopping_) return std::nullopt;
+  if (!dropped_.empty()) return Pop(dropped_);
+  if (!destroys_.empty()) return Pop(destroys_);
+  auto next = creates_.upper_bound(served_);
+  if (next == creates_.end()) next = creates_.begin();
+  served_ = next->first;
+  core::CreateObject create = Pop(next->second);
+  if (next->second.empty()) creates_.erase(next);
+  return create;
+}
+
 void Memory::Run() {
-  while (true) {
-    std::variant<core::CreateObject, core::DestroyObject> next;
-    {
-      MutexLock lock(mutex_);
-      while (waiting_.empty() && !stopping_) changed_.Wait(mutex_);
-      if (stopping_) return;
-      next = std::move(waiting_.front());
-      waiting_.pop_front();
-    }
-    if (const auto* create = std::get_if<core::CreateObject>(&next)) {
+  while (const std::optional<Task> next = Next()) {
+    if (const auto* create = std::get_if<core::CreateObject>(&*next)) {
       on_event_(DoCreate(*create));
+    } else if (const auto* destroy = std::get_if<core::DestroyObject>(&*next)) {
+      on_event_(DoDestroy(*destroy));
     } else {
-      on_event_(DoDestroy(std::get<core::DestroyObject>(next)));
+      on_event_(std::get<core::ObjectReady>(*next));
     }
   }
 }

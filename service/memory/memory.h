@@ -1,5 +1,7 @@
-// All memory objects of the daemon. Objects are created and destroyed in the order asked for, on a thread of their own:
-// allocating an extent takes many milliseconds and must not stop the event loop. Thread-safe.
+// All memory objects of the daemon, created and destroyed on a thread of their own: allocating an extent takes many
+// milliseconds and must not stop the event loop. Destroys go first, each before every create that was asked for later;
+// creates take turns over leases, so that no lease's growth keeps others waiting for more than one object each, and
+// come in the order asked for within a lease. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <variant>
@@ -39,13 +42,21 @@ class Memory {
   // Answered by ObjectReady and ObjectDestroyed. A lease's objects must be unused when they are destroyed: core asks
   // for that only after JobEnded of all its jobs.
   void Create(core::CreateObject effect);
+  // REQUIRES: ObjectReady has come for the object.
   void Destroy(core::DestroyObject effect);
+  // The lease ends: creates of it that have not begun are answered by an ObjectReady that failed (kUnavailable).
+  void DropCreates(core::LeaseId lease);
 
   // The lease's pool, or null if it has no objects.
   std::shared_ptr<LeasePool> Find(core::LeaseId lease) const;
 
  private:
+  // A create that was dropped is an answer right away.
+  using Task = std::variant<core::ObjectReady, core::DestroyObject, core::CreateObject>;
+
   void Run();
+  // Waits for what is next; none: to stop.
+  std::optional<Task> Next();
   core::ObjectReady DoCreate(const core::CreateObject& effect);
   core::ObjectDestroyed DoDestroy(const core::DestroyObject& effect);
 
@@ -57,7 +68,10 @@ class Memory {
 
   mutable Mutex mutex_;
   CondVar changed_;
-  std::deque<std::variant<core::CreateObject, core::DestroyObject>> waiting_ KVS_GUARDED_BY(mutex_);
+  std::deque<core::ObjectReady> dropped_ KVS_GUARDED_BY(mutex_);  // answers that are owed
+  std::deque<core::DestroyObject> destroys_ KVS_GUARDED_BY(mutex_);
+  std::map<core::LeaseId, std::deque<core::CreateObject>> creates_ KVS_GUARDED_BY(mutex_);  // no empty queues
+  core::LeaseId served_ KVS_GUARDED_BY(mutex_) = 0;  // whose create was begun last
   bool stopping_ KVS_GUARDED_BY(mutex_) = false;
   std::map<core::LeaseId, std::shared_ptr<LeasePool>> pools_ KVS_GUARDED_BY(mutex_);
 };
