@@ -14,7 +14,7 @@ constexpr uint64_t kMostRegionBytes = uint64_t{0xffffffff} * kPlaceBytes;  // it
 }  // namespace
 
 void Core::State::On(const AttachAsked& event) {
-  if (draining) return Refuse(event.call, Code::kUnavailable, "the sidecar is draining; use another one");
+  if (draining) return RefuseDraining(event.call);
   const auto found = tickets.find(event.ticket);
   if (found == tickets.end()) {
     return Refuse(event.call, Code::kNotFound, "ticket is of no connection; connect the fd socket first");

@@ -118,19 +118,20 @@ void Core::State::On(const StatusAsked& event) {
 void Core::State::On(const DrainAsked&) {
   if (draining) return;
   draining = true;
-  const Outcome refusal{Code::kUnavailable, "the sidecar is draining; use another one", {}};
   for (auto& [id, lease] : leases) {
     if (lease.state == LeaseState::kLive && lease.hold != 0) Emit(Notify{lease.hold, NoticeKind::kDraining});
     const std::set<CallId> waiting = lease.calls;
     for (const CallId call : waiting) {
       const CallKind kind = calls.at(call).kind;
-      if (kind == CallKind::kAttach || kind == CallKind::kQueued) Refuse(call, refusal);
+      if (kind == CallKind::kAttach || kind == CallKind::kQueued) RefuseDraining(call);
     }
     lease.attach_calls.clear();
     lease.queue.clear();
   }
 }
 
+// Only what was under way when draining began can hold it up: later calls are refused, or, like a Release, end with a
+// job that was there.
 void Core::State::ReportDrained() {
   if (!draining || drained || !jobs.empty()) return;
   for (const auto& [call, place] : calls) {

@@ -202,7 +202,7 @@ struct EndJob {
   JobId job = 0;
 };
 
-// Drain is complete: every lease's calls are answered, no job runs.
+// Drain is complete: every call of a worker but Hold is answered, no job runs.
 struct Drained {};
 
 using Effect =

@@ -23,7 +23,7 @@ bool Fits(const std::vector<int32_t>& kept, const std::vector<int32_t>& lengths)
 }  // namespace
 
 void Core::State::On(const EvictAsked& event) {
-  Lease* lease = NamedLive(event.lease, event.call);
+  Lease* lease = NamedServing(event.lease, event.call);
   if (lease == nullptr) return;
   EvictCall call;
   for (const EvictItem& item : event.items) {

@@ -11,7 +11,7 @@ namespace kvsteward::core {
 void Core::State::On(const SocketOpened& event) {
   if (sockets.contains(event.socket)) return;
   const std::optional<size_t> tenant = arena.FindTenant(event.tenant);
-  const char* refusal = draining                         ? "the sidecar is draining; use another one"
+  const char* refusal = draining                         ? kDraining
                         : !tenant                        ? "this socket's tenant is not configured"
                         : tickets.contains(event.ticket) ? "its ticket is taken; connect again"
                                                          : nullptr;
@@ -58,6 +58,13 @@ Lease* Core::State::NamedLive(const LeaseRef& ref, CallId call) {
   Lease* lease = Named(ref, call);
   if (lease == nullptr || lease->state == LeaseState::kLive) return lease;
   Refuse(call, Code::kFailedPrecondition, "the lease is not live yet; open Hold and wait for its first notice");
+  return nullptr;
+}
+
+Lease* Core::State::NamedServing(const LeaseRef& ref, CallId call) {
+  Lease* lease = NamedLive(ref, call);
+  if (lease == nullptr || !draining) return lease;
+  RefuseDraining(call);
   return nullptr;
 }
 

@@ -17,7 +17,7 @@ uint32_t BlocksAt(const Unit& unit, int32_t tokens) {
 }  // namespace
 
 void Core::State::On(const ReserveAsked& event) {
-  Lease* lease = NamedLive(event.lease, event.call);
+  Lease* lease = NamedServing(event.lease, event.call);
   if (lease == nullptr) return;
   lease->queue.push_back({event.call, event, false, {}});
   Park(event.call, {CallKind::kQueued, lease->id, 0});

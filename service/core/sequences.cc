@@ -55,7 +55,7 @@ Outcome CheckResidents(const Residents& residents, int32_t units, int32_t max_to
 }  // namespace
 
 void Core::State::On(const CreateSequenceAsked& event) {
-  Lease* lease = NamedLive(event.lease, event.call);
+  Lease* lease = NamedServing(event.lease, event.call);
   if (lease == nullptr) return;
   lease->queue.push_back({event.call, event, false, {}});
   Park(event.call, {CallKind::kQueued, lease->id, 0});
@@ -85,7 +85,6 @@ bool Core::State::Create(Lease& lease, QueuedCall& queued) {
     Answer(event.call, known->second.created);
     return true;
   }
-  if (draining) return refuse(Code::kUnavailable, "the sidecar is draining; use another one");
   if (lease.sequences.size() >= config.max_sequences_per_lease) {
     return refuse(Code::kResourceExhausted, absl::StrCat("the lease has ", lease.sequences.size(),
                                                          " sequences, the most it may have; release one"));

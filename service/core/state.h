@@ -17,6 +17,8 @@
 
 namespace kvsteward::core {
 
+inline constexpr char kDraining[] = "the sidecar is draining; use another one";
+
 // Where a call that waits is to be found.
 enum class CallKind : uint8_t { kAttach, kHold, kQueued, kEvict, kRelease };
 struct WaitingCall {
@@ -47,6 +49,7 @@ struct Core::State {
   void Answer(CallId call, ReplyBody body);
   void Refuse(CallId call, Outcome outcome);
   void Refuse(CallId call, Code code, std::string message) { Refuse(call, Outcome{code, std::move(message), {}}); }
+  void RefuseDraining(CallId call) { Refuse(call, Code::kUnavailable, kDraining); }
   template <typename T>
   void Emit(T effect) {
     effects.emplace_back(std::move(effect));
@@ -62,6 +65,8 @@ struct Core::State {
   // The lease a call names; nullptr if the call has been refused.
   Lease* Named(const LeaseRef& ref, CallId call);
   Lease* NamedLive(const LeaseRef& ref, CallId call);
+  // For calls that ask for more: as NamedLive, and while draining every one is refused, so that draining ends.
+  Lease* NamedServing(const LeaseRef& ref, CallId call);
   Lease* OfSocket(SocketId socket);
   void NotifyLive(const Lease& lease);
   // The lease is over: key, ticket and calls die, memory stays until the end is confirmed.

@@ -370,11 +370,42 @@ TEST(Drain, RefusesTheNewAnswersTheWaitingAndLetsJobsEnd) {
   EXPECT_TRUE(world.drained);
   EXPECT_TRUE(world.Status().draining);
   EXPECT_THAT(world.Ask(CreateOf(worker, 3, 10)), Refused(Code::kUnavailable, "draining"));
-  world.Must<ReserveReply>(ReserveOf(worker, 1, 48, 32));  // what is there goes on
   world.Ask(HoldOpened{0, worker.ref});
   ASSERT_EQ(world.notices.size(), 4u);
   EXPECT_EQ(world.notices[2].kind, NoticeKind::kLive);
   EXPECT_EQ(world.notices[3].kind, NoticeKind::kDraining);
+}
+
+TEST(Drain, IsNotDelayedByAWorkerThatKeepsAsking) {
+  World world(SmallConfig());
+  const World::Worker worker = world.Live("a", kShape);
+  for (const SequenceId id : {1, 2, 3}) world.Must<CreateSequenceReply>(CreateOf(worker, id, 100));
+  for (const SequenceId id : {1, 2, 3}) world.Must<ReserveReply>(ReserveOf(worker, id, 32));
+  world.Ask(EvictOf(worker, 1, 32));
+  const CallId evict = world.last_call();
+  world.Post(DrainAsked{});
+
+  const auto refused = Refused(Code::kUnavailable, "the sidecar is draining; use another one");
+  EXPECT_THAT(world.Ask(EvictOf(worker, 2, 32)), refused);
+  EXPECT_THAT(world.Ask(ReserveOf(worker, 2, 80, 32)), refused);
+  EXPECT_THAT(world.Ask(ReserveOf(worker, 2, 32, 32)), refused);  // even if it asks for nothing new
+  EXPECT_THAT(world.Ask(CreateOf(worker, 4, 100)), refused);
+  EXPECT_THAT(world.Ask(CreateOf(worker, 2, 100)), refused);  // or for what it had
+  EXPECT_THAT(world.Ask(world.AttachOf(worker.socket, kShape)), refused);
+  EXPECT_EQ(world.Must<TruncateReply>(TruncateOf(worker, 2, 16)).tokens, 16);
+  EXPECT_EQ(world.Must<ReleaseSequenceReply>(ReleaseOf(worker, 3)).blocks_freed, 4u);
+  EXPECT_EQ(world.Ask(ReleaseOf(worker, 1)), nullptr);  // waits for the job that was there
+  const CallId release = world.last_call();
+  EXPECT_FALSE(world.drained);
+
+  while (!world.open().empty()) {
+    EXPECT_FALSE(world.drained);
+    EXPECT_THAT(world.Ask(EvictOf(worker, 2, 16)), refused);
+    world.AnswerOpen(0, World::Good(world.open()[0]));
+  }
+  EXPECT_NE(world.ReplyTo(evict), nullptr);
+  EXPECT_TRUE(world.ReplyTo(release)->outcome.ok());
+  EXPECT_TRUE(world.drained);
 }
 
 TEST(Status, AddsUpByTenantAndLease) {
