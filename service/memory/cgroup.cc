@@ -83,11 +83,37 @@ std::vector<Mount> ReadMounts(const std::string& file) {
   return mounts;
 }
 
-uint64_t ReadLimit(const std::string& file) {
+// 0 if the file does not begin with a number.
+uint64_t ReadNumber(const std::string& file) {
   std::ifstream stream(file);
+  uint64_t number = 0;
+  return stream >> number ? number : 0;
+}
+
+// One cgroup's own limit. `directory` is where it is mounted.
+uint64_t ReadLimit(const std::string& directory, bool v2) {
+  std::ifstream stream(directory + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
   uint64_t limit = 0;
   if (!(stream >> limit) || limit >= kNoLimitInV1) return kUnlimited;  // "max" is no number
   return limit;
+}
+
+// How many bytes of it can be dropped when they are wanted.
+uint64_t ReadDroppable(const std::string& directory, bool v2) {
+  std::ifstream stat(directory + "/memory.stat");
+  uint64_t bytes = 0;
+  for (std::string key; stat >> key >> bytes;) {
+    if (key == (v2 ? "inactive_file" : "total_inactive_file")) return bytes;
+  }
+  return 0;
+}
+
+uint64_t ReadRoom(const std::string& directory, bool v2) {
+  const uint64_t limit = ReadLimit(directory, v2);
+  if (limit == kUnlimited) return kUnlimited;
+  const uint64_t usage = ReadNumber(directory + (v2 ? "/memory.current" : "/memory.usage_in_bytes"));
+  const uint64_t held = usage - std::min(usage, ReadDroppable(directory, v2));
+  return limit - std::min(limit, held);
 }
 
 // Our cgroup's path below the mount point: "" or "/a/b". A mount of some other part of the tree shows us nothing but
@@ -101,24 +127,33 @@ std::string PathBelow(const Mount& mount, const std::string& path) {
   return below.empty() || below[0] != '/' || below == "/" ? "" : below;
 }
 
-}  // namespace
-
-uint64_t CgroupMemoryLimit(const std::string& cgroup_file, const std::string& mountinfo_file) {
-  uint64_t limit = kUnlimited;
+// The smallest of what `read` says of our cgroups and their ancestors.
+uint64_t Smallest(const std::string& cgroup_file, const std::string& mountinfo_file,
+                  uint64_t (*read)(const std::string& directory, bool v2)) {
+  uint64_t smallest = kUnlimited;
   const std::vector<Mount> mounts = ReadMounts(mountinfo_file);
   for (const Membership& ours : ReadMemberships(cgroup_file)) {
     for (const Mount& mount : mounts) {
       if (mount.v2 != ours.v2) continue;
-      const char* const name = mount.v2 ? "/memory.max" : "/memory.limit_in_bytes";
       std::string below = PathBelow(mount, ours.path);
       while (true) {
-        limit = std::min(limit, ReadLimit(mount.point + below + name));
+        smallest = std::min(smallest, read(mount.point + below, mount.v2));
         if (below.empty()) break;
         below.resize(below.rfind('/'));
       }
     }
   }
-  return limit;
+  return smallest;
+}
+
+}  // namespace
+
+uint64_t CgroupMemoryLimit(const std::string& cgroup_file, const std::string& mountinfo_file) {
+  return Smallest(cgroup_file, mountinfo_file, ReadLimit);
+}
+
+uint64_t CgroupMemoryRoom(const std::string& cgroup_file, const std::string& mountinfo_file) {
+  return Smallest(cgroup_file, mountinfo_file, ReadRoom);
 }
 
 }  // namespace kvsteward::memory

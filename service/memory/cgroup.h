@@ -1,4 +1,4 @@
-// How much memory our control groups allow. A pool above that would be killed, not refused.
+// How much memory our control groups allow. A pool above that would be killed, not refused. Stateless.
 #pragma once
 
 #include <cstdint>
@@ -10,5 +10,10 @@ namespace kvsteward::memory {
 // (memory.limit_in_bytes); the largest uint64_t if there is none. What cannot be read limits nothing.
 uint64_t CgroupMemoryLimit(const std::string& cgroup_file = "/proc/self/cgroup",
                            const std::string& mountinfo_file = "/proc/self/mountinfo");
+
+// The same for what is left below those limits: limit less usage, where cached file pages that the kernel would drop
+// first (memory.stat's inactive_file) count as left. A limit whose usage cannot be read leaves all of it.
+uint64_t CgroupMemoryRoom(const std::string& cgroup_file = "/proc/self/cgroup",
+                          const std::string& mountinfo_file = "/proc/self/mountinfo");
 
 }  // namespace kvsteward::memory

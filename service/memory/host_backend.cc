@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -12,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "base/unique_fd.h"
+#include "service/memory/cgroup.h"
 
 namespace kvsteward::memory {
 namespace {
@@ -36,9 +38,8 @@ absl::Status CreateError(const char* call, uint64_t bytes) {
   }
 }
 
-// What the kernel could still hand out. A memfd has no limit of its own: without this look, allocating more than there
-// is would wake the OOM killer instead of failing.
-uint64_t AvailableBytes() {
+// What the machine could still hand out.
+uint64_t MachineAvailable() {
   std::ifstream meminfo("/proc/meminfo");
   for (std::string key, rest; meminfo >> key; std::getline(meminfo, rest)) {
     uint64_t kib = 0;
@@ -47,12 +48,20 @@ uint64_t AvailableBytes() {
   return std::numeric_limits<uint64_t>::max();
 }
 
+// What the machine and our cgroups could still hand out. A memfd has no limit of its own: without this look, allocating
+// more than there is would wake the OOM killer instead of failing.
+uint64_t AvailableBytes() { return std::min(MachineAvailable(), CgroupMemoryRoom()); }
+
 class HostObject : public MemoryObject {
  public:
   HostObject(UniqueFd fd, std::byte* data, size_t bytes, bool placed)
       : fd_(std::move(fd)), bytes_(data, bytes), placed_(placed) {}
 
   ~HostObject() override {
+    // A worker may still have the descriptor or a mapping: the pages go nevertheless, and it reads zeroes. (It can fill
+    // them again, on its own account.) Refused with EPERM for what only the daemon writes, as F_SEAL_FUTURE_WRITE
+    // wants: those small objects stay with whoever keeps them mapped.
+    fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes_.size()));
     if (placed_) {
       // Covering it leaves no hole in the caller's range, where another thread's mapping could come to lie.
       mmap(bytes_.data(), bytes_.size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -81,7 +90,7 @@ class HostBackend : public Backend {
     }
     if (const uint64_t available = AvailableBytes(); bytes > available) {
       return absl::ResourceExhaustedError("a memory object of " + std::to_string(bytes) +
-                                          " bytes is more than the machine's available " + std::to_string(available));
+                                          " bytes is more than the memory available, " + std::to_string(available));
     }
     UniqueFd fd(memfd_create("kvsteward", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!fd) return CreateError("memfd_create", bytes);

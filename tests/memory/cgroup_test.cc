@@ -33,6 +33,7 @@ class CgroupTest : public testing::Test {
     return "36 31 0:32 " + root + " " + root_ + "/" + point + " rw,relatime - cgroup cgroup rw," + controllers + "\n";
   }
   uint64_t Limit() { return CgroupMemoryLimit(root_ + "/cgroup", root_ + "/mountinfo"); }
+  uint64_t Room() { return CgroupMemoryRoom(root_ + "/cgroup", root_ + "/mountinfo"); }
 
   std::string root_;
 };
@@ -94,6 +95,34 @@ TEST_F(CgroupTest, NonsenseLimitsNothing) {
   Write("mountinfo", "1 2 3\n - \n" + V2("/", "fs"));
   Write("fs/memory.max", "twelve");
   EXPECT_EQ(Limit(), kUnlimited);
+}
+
+TEST_F(CgroupTest, TheLeastRoomOfOursAndTheAncestorsCounts) {
+  Write("cgroup", "0::/a/b");
+  Write("mountinfo", V2("/", "fs"));
+  Write("fs/a/b/memory.current", "700");
+  EXPECT_EQ(Room(), kUnlimited);  // usage alone limits nothing
+  Write("fs/a/b/memory.max", "1000");
+  EXPECT_EQ(Room(), 300u);
+  Write("fs/a/memory.max", "5000");
+  EXPECT_EQ(Room(), 300u);
+  Write("fs/a/memory.current", "4900");
+  EXPECT_EQ(Room(), 100u);
+  Write("fs/a/memory.stat", "anon 10\nfile 90\ninactive_file 50");
+  EXPECT_EQ(Room(), 150u);
+  Write("fs/a/memory.current", "6000");
+  EXPECT_EQ(Room(), 0u);
+}
+
+TEST_F(CgroupTest, RoomInV1) {
+  Write("cgroup", "4:memory:/pod");
+  Write("mountinfo", V1("/", "memory", "memory"));
+  Write("memory/pod/memory.limit_in_bytes", "1000");
+  EXPECT_EQ(Room(), 1000u);
+  Write("memory/pod/memory.usage_in_bytes", "800");
+  EXPECT_EQ(Room(), 200u);
+  Write("memory/pod/memory.stat", "inactive_file 500\ntotal_inactive_file 100");
+  EXPECT_EQ(Room(), 300u);
 }
 
 TEST(Cgroup, OurOwnCanBeRead) { EXPECT_GT(CgroupMemoryLimit(), 0u); }

@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
+#include "base/unique_fd.h"
 #include "tests/memory/backend_contract.h"
 
 namespace kvsteward::memory {
@@ -41,6 +43,24 @@ TEST(HostBackend, HolesPunchedByAWorkerReadAsZeroes) {
   EXPECT_TRUE(InAnotherProcess(
       [&] { return fallocate((*table)->descriptor(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1 << 20) != 0; }));
   EXPECT_EQ((*table)->bytes()[4096], std::byte{1});
+}
+
+TEST(HostBackend, AKeptDescriptorHoldsNoPagesOfAnObjectThatEnded) {
+  const auto backend = NewHostBackend();
+  auto extent = backend->Create(1 << 20, Writers::kEveryone, nullptr);
+  ASSERT_TRUE(extent.ok());
+  const UniqueFd kept(dup((*extent)->descriptor()));
+  std::byte* const mapped = MapMemfd(kept.get(), 1 << 20, /*writable=*/true);
+  ASSERT_NE(mapped, nullptr);
+  std::fill_n(mapped, 1 << 20, std::byte{1});
+  struct stat file {};
+  ASSERT_EQ(fstat(kept.get(), &file), 0);
+  EXPECT_EQ(file.st_blocks, (1 << 20) / 512);
+  extent->reset();
+  ASSERT_EQ(fstat(kept.get(), &file), 0);
+  EXPECT_EQ(file.st_blocks, 0);
+  EXPECT_EQ(file.st_size, 1 << 20);
+  munmap(mapped, 1 << 20);
 }
 
 TEST(HostBackend, RunningOutOfDescriptorsIsResourceExhausted) {
