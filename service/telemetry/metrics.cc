@@ -161,7 +161,8 @@ void Metrics::CountEviction(const std::string& tenant, const std::string& policy
   Labels with_code = labels;
   with_code["code"] = CodeName(static_cast<int>(result.outcome.code));
   impl_->evictions.Add(with_code).Increment();
-  if (!result.outcome.ok()) return;
+  // A cancelled eviction may have compacted some units: what those gave counts.
+  if (!result.outcome.ok() && result.units_compacted == 0) return;
   const int64_t before = std::accumulate(result.lengths.begin(), result.lengths.end(), int64_t{0});
   const int64_t after = std::accumulate(result.kept.begin(), result.kept.end(), int64_t{0});
   impl_->tokens_evicted.Add(labels).Increment(static_cast<double>(before - after));
