@@ -12,15 +12,21 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
+#include "base/fd_passing.h"
 #include "base/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/rpc/raw_worker.h"
-#include "tests/rpc/rig.h"
+#include "tests/rpc/raw_socket.h"
+#include "tests/rpc/temp_dir.h"
 
 namespace kvsteward::rpc {
 namespace {

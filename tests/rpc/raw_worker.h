@@ -1,5 +1,5 @@
 // A worker written by hand against shm.h and the proto files, without the client library: what an engine in another
-// language would do. Also the raw fd socket, for those that break its rules.
+// language would do.
 #pragma once
 
 #include <map>
@@ -12,17 +12,9 @@
 #include "base/unique_fd.h"
 #include "kvsteward/shm.h"
 #include "kvsteward/v1/steward.grpc.pb.h"
+#include "tests/rpc/raw_socket.h"
 
 namespace kvsteward::rpc {
-
-// Connects to an fd socket; an empty descriptor if nobody listens.
-UniqueFd ConnectFdSocket(const std::string& path);
-// Waits for a message; nothing at end of file, or if half a minute passes.
-std::optional<kvs_fd_message> ReceiveFdMessage(int socket, UniqueFd* fd = nullptr);
-// Whether the other side has hung up, or does within half a minute. Messages before that are dropped.
-bool HungUp(int socket);
-bool SendRaw(int socket, const void* bytes, size_t size);
-kvs_fd_message FdMessage(uint32_t type);
 
 class RawWorker {
  public:

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
 #include <thread>
 
 #include "grpcpp/create_channel.h"
@@ -20,13 +19,6 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
 }
 
 }  // namespace
-
-TempDir::TempDir() {
-  std::string pattern = std::filesystem::temp_directory_path() / "kvsteward-XXXXXX";
-  path_ = mkdtemp(pattern.data());
-}
-
-TempDir::~TempDir() { std::filesystem::remove_all(path_); }
 
 Rig::Rig(const RigOptions& options)
     : answers_(options.answers),

@@ -15,21 +15,9 @@
 #include "service/rpc/fd_socket.h"
 #include "service/rpc/server.h"
 #include "service/steward/steward.h"
+#include "tests/rpc/temp_dir.h"
 
 namespace kvsteward::rpc {
-
-// A directory that goes with all its files.
-class TempDir {
- public:
-  TempDir();
-  ~TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 struct RigOptions {
   uint64_t arena_bytes = 64u << 20;
