@@ -108,7 +108,7 @@ core::Config CoreConfig(const Config& config) {
   core.first_epoch = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
           .count());
-  core.max_leases = static_cast<uint32_t>(config.limits.leases) * static_cast<uint32_t>(config.tenants.size());
+  core.max_leases_per_tenant = static_cast<uint32_t>(config.limits.leases);
   core.max_sequences_per_lease = static_cast<uint32_t>(config.limits.sequences_per_lease);
   core.queued_evicts_per_lease = static_cast<uint32_t>(config.limits.queued_evicts_per_lease);
   for (const TenantConfig& tenant : config.tenants) core.tenants.push_back({tenant.name, tenant.hard_limit_bytes});
@@ -193,7 +193,7 @@ absl::Status Run(const Config& config) {
 int Serve(const Config& config) {
   if (const uint64_t limit = memory::CgroupMemoryLimit(); config.arena.bytes > limit) {
     Complain("arena.bytes is " + std::to_string(config.arena.bytes) +
-             "; it must be below what the memory control group allows, " + std::to_string(limit));
+             "; it must be at most what the memory control group allows, " + std::to_string(limit));
     return 2;
   }
   const sigset_t signals = StopSignals();

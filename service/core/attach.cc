@@ -8,7 +8,7 @@
 namespace kvsteward::core {
 namespace {
 
-constexpr int32_t kMostUnits = 1 << 20;
+constexpr int32_t kMostUnits = 1 << 16;
 constexpr uint64_t kMostRegionBytes = uint64_t{0xffffffff} * kPlaceBytes;  // its places are numbered in 32 bits
 
 }  // namespace
@@ -22,11 +22,16 @@ void Core::State::On(const AttachAsked& event) {
   Lease& lease = leases.at(found->second);
   if (lease.attach_begun) return RepeatAttach(lease, event);
 
+  if (event.shape.units < 1 || event.shape.units > kMostUnits) {
+    return Refuse(
+        event.call, Code::kInvalidArgument,
+        absl::StrCat("geometry.layers * geometry.kv_heads is ", event.shape.units, "; it must be 1 to ", kMostUnits));
+  }
   const std::optional<Layout> layout = LayoutFor(event.shape, config);
-  if (event.shape.units < 1 || event.shape.units > kMostUnits || !layout) {
+  if (!layout) {
     return Refuse(event.call, Code::kInvalidArgument,
-                  absl::StrCat("geometry has ", event.shape.units, " units of blocks of ", event.shape.block_bytes,
-                               " bytes; use 1 to ", kMostUnits, " units and blocks that fit an extent"));
+                  absl::StrCat("geometry makes blocks of ", event.shape.block_bytes,
+                               " bytes, which no extent can hold; use another head_dim or dtype"));
   }
   const std::optional<uint64_t> statistics = RoundUp(std::max<uint64_t>(event.statistics_bytes, 1), config.page_bytes);
   if (!statistics || *statistics > kMostRegionBytes) {
@@ -39,9 +44,10 @@ void Core::State::On(const AttachAsked& event) {
     return Refuse(event.call, Code::kInvalidArgument,
                   absl::StrCat("plan_bytes is ", event.plan_bytes, "; at most ", kMostRegionBytes, " are possible"));
   }
-  if (attached >= config.max_leases) {
+  if (LeasesOf(lease.account.tenant) >= config.max_leases_per_tenant) {
     return Refuse(event.call, Code::kResourceExhausted,
-                  absl::StrCat("all ", config.max_leases, " leases are taken; end one or raise limits.leases"));
+                  absl::StrCat("all ", config.max_leases_per_tenant,
+                               " leases of this tenant are taken; end one or raise limits.leases"));
   }
   if (keys.contains(event.new_key)) return Refuse(event.call, Code::kAborted, "the key is taken; call Attach again");
   const uint64_t needed = *statistics + *plans;
@@ -54,7 +60,6 @@ void Core::State::On(const AttachAsked& event) {
                           Shortage{needed, room, 0, 0}});
   }
 
-  ++attached;
   lease.attach_begun = true;
   lease.geometry = event.geometry;
   lease.spec = event.spec;
@@ -83,7 +88,6 @@ void Core::State::RepeatAttach(Lease& lease, const AttachAsked& event) {
 void Core::State::FinishAttach(Lease& lease, const Outcome& failure) {
   const std::vector<CallId> waiting = std::exchange(lease.attach_calls, {});
   if (!failure.ok()) {
-    --attached;
     lease.attach_begun = false;
     keys.erase(lease.key);
     for (const CallId call : waiting) Refuse(call, failure);
@@ -93,6 +97,12 @@ void Core::State::FinishAttach(Lease& lease, const Outcome& failure) {
   lease.epoch = next_epoch++;
   if (lease.plan_places > 0) lease.plans.Free({1, static_cast<uint32_t>(lease.plan_places - 1)});  // behind the header
   for (const CallId call : waiting) Answer(call, AttachReplyOf(lease));
+}
+
+uint64_t Core::State::LeasesOf(size_t tenant) const {
+  return static_cast<uint64_t>(std::count_if(leases.begin(), leases.end(), [&](const auto& entry) {
+    return entry.second.attach_begun && entry.second.account.tenant == tenant;
+  }));
 }
 
 AttachReply Core::State::AttachReplyOf(const Lease& lease) const {

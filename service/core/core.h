@@ -25,8 +25,8 @@ struct Config {
   uint64_t page_bytes = 4096;             // granularity of memory objects
   uint64_t table_chunk_bytes = 1u << 20;  // table regions grow by chunks of at least this
   int64_t compaction_reserve_ppm = 10'000;
-  uint64_t first_epoch = 1;  // greater than any epoch of an earlier sidecar
-  uint32_t max_leases = 256;
+  uint64_t first_epoch = 1;              // greater than any epoch of an earlier sidecar
+  uint32_t max_leases_per_tenant = 256;  // attached ones, and ended ones until their memory is back
   uint32_t max_sequences_per_lease = 65'536;
   uint32_t queued_evicts_per_lease = 8;
   std::vector<TenantConfig> tenants;

@@ -107,6 +107,8 @@ struct Growth {
   Outcome failure;
 };
 
+inline constexpr size_t kMostQueuedCalls = 64;  // of a lease
+
 // A CreateSequence or Reserve. They are served in the order they came; the first may wait for memory.
 struct QueuedCall {
   CallId call = 0;

@@ -167,7 +167,6 @@ void Core::State::Reap(Lease& lease) {
     if (owned.step == ObjectStep::kReady) Destroy(lease, owned);
   }
   if (!lease.objects.empty()) return;
-  if (lease.attach_begun) --attached;
   sockets.erase(lease.socket);
   leases.erase(lease.id);
 }

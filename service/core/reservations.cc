@@ -10,6 +10,8 @@
 namespace kvsteward::core {
 namespace {
 
+constexpr uint64_t kRetryAfterUs = 10'000;  // the order of creating an extent
+
 uint32_t BlocksAt(const Unit& unit, int32_t tokens) {
   return BlocksFor(static_cast<uint64_t>(ResidentsAt(unit, tokens)));
 }
@@ -18,10 +20,19 @@ uint32_t BlocksAt(const Unit& unit, int32_t tokens) {
 
 void Core::State::On(const ReserveAsked& event) {
   Lease* lease = NamedServing(event.lease, event.call);
-  if (lease == nullptr) return;
-  lease->queue.push_back({event.call, event, false, {}});
-  Park(event.call, {CallKind::kQueued, lease->id, 0});
-  ServeQueue(*lease);
+  if (lease != nullptr) Enqueue(*lease, event.call, event);
+}
+
+void Core::State::Enqueue(Lease& lease, CallId call, std::variant<CreateSequenceAsked, ReserveAsked> asked) {
+  if (lease.queue.size() >= kMostQueuedCalls) {
+    return Refuse(call, Outcome{Code::kResourceExhausted,
+                                absl::StrCat("the lease has ", lease.queue.size(),
+                                             " calls waiting for memory, the most it may have; retry"),
+                                Shortage{0, 0, 0, kRetryAfterUs}});
+  }
+  lease.queue.push_back({call, std::move(asked), false, {}});
+  Park(call, {CallKind::kQueued, lease.id, 0});
+  ServeQueue(lease);
 }
 
 void Core::State::ServeQueue(Lease& lease) {

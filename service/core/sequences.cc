@@ -56,10 +56,7 @@ Outcome CheckResidents(const Residents& residents, int32_t units, int32_t max_to
 
 void Core::State::On(const CreateSequenceAsked& event) {
   Lease* lease = NamedServing(event.lease, event.call);
-  if (lease == nullptr) return;
-  lease->queue.push_back({event.call, event, false, {}});
-  Park(event.call, {CallKind::kQueued, lease->id, 0});
-  ServeQueue(*lease);
+  if (lease != nullptr) Enqueue(*lease, event.call, event);
 }
 
 bool Core::State::Create(Lease& lease, QueuedCall& queued) {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "service/core/arena.h"
@@ -80,6 +81,8 @@ struct Core::State {
   void RepeatAttach(Lease& lease, const AttachAsked& event);
   void FinishAttach(Lease& lease, const Outcome& failure);
   AttachReply AttachReplyOf(const Lease& lease) const;
+  // Leases of the tenant whose Attach has begun.
+  uint64_t LeasesOf(size_t tenant) const;
 
   // ---- objects.cc
   void On(const ObjectReady& event);
@@ -112,6 +115,8 @@ struct Core::State {
   // ---- reservations.cc
   void On(const ReserveAsked& event);
   void On(const TruncateAsked& event);
+  // Puts the call at the end of the lease's queue, or refuses it if that is full.
+  void Enqueue(Lease& lease, CallId call, std::variant<CreateSequenceAsked, ReserveAsked> asked);
   void ServeQueue(Lease& lease);
   bool ServeReserve(Lease& lease, QueuedCall& queued);
   // nullopt: it waits for memory.
@@ -155,7 +160,6 @@ struct Core::State {
   LeaseId next_lease = 1;
   ObjectId next_object = 1;
   JobId next_job = 1;
-  uint32_t attached = 0;  // leases whose Attach has begun
 
   std::map<LeaseId, Lease> leases;
   std::map<SocketId, LeaseId> sockets;

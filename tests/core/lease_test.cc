@@ -120,8 +120,9 @@ TEST(Attach, IsRefusedBeforeAnythingIsCreated) {
   };
   for (const Case& c : std::vector<Case>{
            {"ticket", [](AttachAsked& a) { a.ticket = SecretOf(1); }, Code::kNotFound, "connect the fd socket first"},
-           {"units", [](AttachAsked& a) { a.shape.units = 0; }, Code::kInvalidArgument, "geometry"},
-           {"many units", [](AttachAsked& a) { a.shape.units = INT32_MAX; }, Code::kInvalidArgument, "geometry"},
+           {"units", [](AttachAsked& a) { a.shape.units = 0; }, Code::kInvalidArgument, "layers * geometry.kv_heads"},
+           {"many units", [](AttachAsked& a) { a.shape.units = 65'537; }, Code::kInvalidArgument,
+            "geometry.layers * geometry.kv_heads is 65537; it must be 1 to 65536"},
            {"block", [](AttachAsked& a) { a.shape.block_bytes = 0; }, Code::kInvalidArgument, "geometry"},
            {"huge block", [](AttachAsked& a) { a.shape.block_bytes = UINT64_MAX; }, Code::kInvalidArgument, "geometry"},
            {"statistics", [](AttachAsked& a) { a.statistics_bytes = UINT64_MAX; }, Code::kInvalidArgument, "window"},
@@ -148,16 +149,22 @@ TEST(Attach, NamesTheShortageOfTheTenant) {
 
 TEST(Attach, StopsAtTheMostLeasesAndEndedOnesCount) {
   Config config = SmallConfig();
-  config.max_leases = 1;
+  config.max_leases_per_tenant = 1;
   World world(config);
   const World::Worker worker = world.Attached("a", kShape);
   const SocketId next = world.Connect("a");
   EXPECT_THAT(world.Ask(world.AttachOf(next, kShape)), Refused(Code::kResourceExhausted, "leases"));
   world.Post(SocketClosed{worker.socket});
   EXPECT_THAT(world.Ask(world.AttachOf(next, kShape)), Refused(Code::kResourceExhausted, "leases"));
+  world.Attached("b", kShape);  // no other tenant's matter
   world.Post(ProcessGone{worker.socket});
   world.FinishMemory();
   world.Must<AttachReply>(world.AttachOf(next, kShape));
+}
+
+TEST(Attach, TakesTheMostUnits) {
+  World world(SmallConfig());
+  world.Must<AttachReply>(world.AttachOf(world.Connect("a"), {65'536, 256}));
 }
 
 TEST(Attach, RefusesAKeyThatIsTaken) {

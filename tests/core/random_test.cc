@@ -50,7 +50,7 @@ class Chaos {
     config.arena_bytes = (32 + Below(160)) * 1024;
     config.compaction_reserve_ppm = std::vector<int64_t>{0, 10'000, 200'000, 500'000}[Below(4)];
     config.queued_evicts_per_lease = static_cast<uint32_t>(1 + Below(4));
-    config.max_leases = static_cast<uint32_t>(2 + Below(5));
+    config.max_leases_per_tenant = static_cast<uint32_t>(1 + Below(4));
     config.max_sequences_per_lease = static_cast<uint32_t>(2 + Below(6));
     config.tenants = {{"a", (16 + Below(120)) * 1024}, {"b", 1 << 30}};
     return config;

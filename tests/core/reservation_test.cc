@@ -166,6 +166,21 @@ TEST(Growth, HoldsTheQueueInOrder) {
   EXPECT_NE(world.ReplyTo(third), nullptr);
 }
 
+TEST(Growth, LetsOnlySoManyCallsWait) {
+  World world(SmallConfig());
+  const World::Worker worker = WithSequence(world);
+  for (int i = 0; i < 64; ++i) ASSERT_EQ(world.Ask(ReserveOf(worker, 1, 80)), nullptr);
+  const CallId last = world.last_call();
+  for (const Reply* reply : {world.Ask(ReserveOf(worker, 1, 80)), world.Ask(CreateOf(worker, 2, 100))}) {
+    ASSERT_THAT(reply, Refused(Code::kResourceExhausted, "64 calls waiting"));
+    EXPECT_GT(reply->outcome.shortage.retry_after_us, 0u);
+  }
+  world.Post(CallCancelled{last});
+  EXPECT_EQ(world.Ask(ReserveOf(worker, 1, 80)), nullptr);  // its place is free
+  world.FinishMemory();
+  EXPECT_TRUE(world.Must<ReserveReply>(ReserveOf(worker, 1, 80)).results[0].outcome.ok());
+}
+
 TEST(Growth, StaysWithTheLeaseWhenItsCallIsCancelled) {
   World world(SmallConfig());
   const World::Worker worker = WithSequence(world);

@@ -31,7 +31,7 @@ Rig::Rig(const RigOptions& options)
   config.extent_bytes = options.extent_bytes;
   config.table_chunk_bytes = 64u << 10;
   config.first_epoch = 1000;
-  config.max_leases = options.leases;
+  config.max_leases_per_tenant = options.leases;
   config.tenants = {{"t", options.arena_bytes}};
   steward_ = std::make_unique<steward::Steward>(config, memory_, device_);
   fd_socket_ = *FdSocket::Listen({{"t", fd_path()}}, options.leases,
