@@ -206,7 +206,7 @@ struct EndJob {
 struct Drained {};
 
 using Effect =
-    std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, RunSelfTest, CloseSocket, InitTable,
-                 AppendRows, TrimRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
+    std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, DropCreates, RunSelfTest, CloseSocket,
+                 InitTable, AppendRows, TrimRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
 
 }  // namespace kvsteward::core

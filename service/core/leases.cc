@@ -137,6 +137,7 @@ void Core::State::End(Lease& lease) {
   tickets.erase(lease.ticket);
   if (lease.attach_begun) keys.erase(lease.key);
   arena.Quarantine(lease.account);
+  if (lease.growth) Emit(DropCreates{lease.id});
   lease.growth.reset();
 
   const Outcome ended{Code::kUnavailable, "the lease ended; connect the fd socket again and attach", {}};

@@ -337,6 +337,36 @@ TEST(End, DestroysWhatBecomesReadyLater) {
   EXPECT_EQ(world.core.ledger().free, world.core.ledger().arena);
 }
 
+TEST(End, DropsWhatIsNotYetCreatedAndGivesItsChargeBack) {
+  World world(SmallConfig());
+  const World::Worker worker = world.Live("a", kShape);
+  world.Must<CreateSequenceReply>(CreateOf(worker, 1, 1000));
+  const uint64_t free = world.core.ledger().free;
+  const auto drops = [](const std::vector<Effect>& effects) {
+    std::vector<LeaseId> leases;
+    for (const Effect& effect : effects) {
+      if (const auto* drop = std::get_if<DropCreates>(&effect)) leases.push_back(drop->lease);
+    }
+    return leases;
+  };
+  world.Ask(ReserveOf(worker, 1, 96));
+  const auto creating = world.Open<CreateObject>();
+  ASSERT_EQ(creating.size(), 2u);
+  EXPECT_LT(world.core.ledger().free, free);
+  EXPECT_EQ(drops(world.Post(SocketClosed{worker.socket})), std::vector<LeaseId>{worker.lease});
+  for (const CreateObject& create : creating) {
+    world.AnswerOpen(0, ObjectReady{create.object.id, {Code::kUnavailable, "the lease ended", {}}});
+  }
+  EXPECT_EQ(world.core.ledger().free, free);
+  EXPECT_EQ(world.core.ledger().quarantined, world.core.ledger().arena - free);
+  world.Post(ProcessGone{worker.socket});
+  world.FinishMemory();
+  EXPECT_EQ(world.core.ledger().free, world.core.ledger().arena);
+
+  const World::Worker idle = world.Live("a", kShape);
+  EXPECT_TRUE(drops(world.Post(SocketClosed{idle.socket})).empty());  // nothing is being created
+}
+
 TEST(End, WaitsForTheSelfTest) {
   World world(SmallConfig());
   const World::Worker worker = world.Attached("a", kShape);
