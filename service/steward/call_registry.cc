@@ -6,9 +6,19 @@ namespace kvsteward::steward {
 
 core::CallId CallRegistry::Add(Steward::OnReply on_reply, Steward::OnNotice on_notice) {
   auto call = std::make_shared<Call>(Call{std::move(on_reply), std::move(on_notice)});
-  MutexLock lock(mutex_);
-  calls_[++last_] = std::move(call);
-  return last_;
+  core::CallId id = 0;
+  core::Outcome closed;
+  {
+    MutexLock lock(mutex_);
+    id = ++last_;
+    if (!closed_) {
+      calls_[id] = std::move(call);
+      return id;
+    }
+    closed = *closed_;
+  }
+  call->on_reply(closed, std::monostate());
+  return id;
 }
 
 bool CallRegistry::Cancel(core::CallId call) {
@@ -57,6 +67,7 @@ void CallRegistry::ReplyToAll(const core::Outcome& outcome) {
     core::CallId call = 0;
     {
       MutexLock lock(mutex_);
+      closed_ = outcome;
       if (calls_.empty()) return;
       call = calls_.begin()->first;
     }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "base/mutex.h"
@@ -13,6 +14,7 @@ namespace kvsteward::steward {
 
 class CallRegistry {
  public:
+  // After ReplyToAll the call is answered by that outcome at once, on this thread.
   core::CallId Add(Steward::OnReply on_reply, Steward::OnNotice on_notice);
 
   // Forgets the call; false if it has been answered or forgotten before. Once this returns, its callbacks do not run
@@ -22,7 +24,7 @@ class CallRegistry {
   // Runs the call's callback, if the call is still there. Reply forgets the call first.
   void Reply(core::CallId call, const core::Outcome& outcome, const core::ReplyBody& body);
   void Notify(core::CallId call, core::NoticeKind notice);
-  // Replies to every call there is.
+  // Replies to every call there is and will be.
   void ReplyToAll(const core::Outcome& outcome);
 
  private:
@@ -37,6 +39,7 @@ class CallRegistry {
   Mutex mutex_;
   CondVar ended_;
   core::CallId last_ KVS_GUARDED_BY(mutex_) = 0;
+  std::optional<core::Outcome> closed_ KVS_GUARDED_BY(mutex_);  // what ReplyToAll said
   std::map<core::CallId, std::shared_ptr<Call>> calls_ KVS_GUARDED_BY(mutex_);
   core::CallId running_ KVS_GUARDED_BY(mutex_) = 0;  // whose callback runs; 0: none
   std::thread::id runner_ KVS_GUARDED_BY(mutex_);    // on which thread

@@ -83,6 +83,11 @@ TEST(CallRegistry, EveryoneCanBeAnsweredAtOnce) {
   }
   calls.ReplyToAll({.code = core::Code::kUnavailable, .message = "", .shortage = {}});
   EXPECT_EQ(replies, 3);
+  core::Outcome late;
+  const core::CallId call =
+      calls.Add([&](const core::Outcome& outcome, const core::ReplyBody&) { late = outcome; }, {});
+  EXPECT_EQ(late.code, core::Code::kUnavailable);
+  EXPECT_FALSE(calls.Cancel(call));
 }
 
 }  // namespace
