@@ -60,6 +60,7 @@ struct Steward::Impl {
   void Do(core::CreateObject&& effect) { store.Create(std::move(effect)); }
   void Do(const core::ExportObject& effect);
   void Do(core::DestroyObject&& effect) { store.Destroy(effect); }
+  void Do(const core::DropCreates& effect) { store.DropCreates(effect.lease); }
   void Do(const core::RunSelfTest& effect) {
     Post(core::SelfTested{.lease = effect.lease, .passed = SelfTestPasses(store.Find(effect.lease).get())});
   }
