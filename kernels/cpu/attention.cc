@@ -68,13 +68,19 @@ class LayerScorer {
     const auto tasks_count = static_cast<int64_t>(tasks.size());
     threads_.ParallelFor(heads_count, [&](int64_t i, int) { Pack(heads[static_cast<size_t>(i)]); });
     threads_.ParallelFor(tasks_count, [&](int64_t i, int worker) { Reduce(tasks[static_cast<size_t>(i)], worker); });
-    for (const Head& head : heads) {
-      if (std::find(head.finite.begin(), head.finite.end(), 0) == head.finite.end()) continue;
-      absl::Status status = FindBadNumber(sequence_, layer_, head.index, head.rows, FirstRow());
-      if (!status.ok()) return status;
+    if (sequence_.stopped()) return Stopped();  // before what was not reduced is looked at
+    for (Head& head : heads) {
+      for (size_t chunk = 0; chunk < head.finite.size(); ++chunk) {
+        if (head.finite[chunk]) continue;
+        if (sequence_.stopped()) return Stopped();
+        const Chunk keys = ChunkOf({&head, static_cast<int32_t>(chunk)});
+        absl::Status status = FindBadNumber(sequence_, layer_, head.index, head.rows, FirstRow(), keys.begin, keys.end);
+        if (!status.ok()) return status;
+      }
     }
     threads_.ParallelFor(heads_count, [&](int64_t i, int) { Combine(heads[static_cast<size_t>(i)]); });
     threads_.ParallelFor(tasks_count, [&](int64_t i, int worker) { Fill(tasks[static_cast<size_t>(i)], worker); });
+    if (sequence_.stopped()) return Stopped();
     return absl::OkStatus();
   }
 
@@ -85,6 +91,8 @@ class LayerScorer {
   }
 
  private:
+  static absl::Status Stopped() { return absl::CancelledError("scoring was stopped within a layer"); }
+
   int32_t FirstRow() const { return sequence_.window.rows - rows_used_; }
 
   // g log2(e) / sqrt(d) of a query at `position`.
@@ -181,6 +189,7 @@ class LayerScorer {
   }
 
   void Reduce(const Task& task, int worker) {
+    if (sequence_.stopped()) return;
     Head& head = *task.head;
     const size_t at = static_cast<size_t>(task.chunk) * static_cast<size_t>(rows_);
     head.finite[static_cast<size_t>(task.chunk)] = ReduceChunk(
@@ -206,6 +215,7 @@ class LayerScorer {
   }
 
   void Fill(const Task& task, int worker) {
+    if (sequence_.stopped()) return;
     const Head& head = *task.head;
     const double rows = policy_.accumulate == Accumulate::kMean ? rows_used_ : 1;
     const double heads = policy_.group == Group::kMean ? sequence_.geometry.group() : 1;

@@ -21,7 +21,7 @@ bool AllFinite(DType dtype, const std::byte* data, int32_t dim) {
 }  // namespace
 
 absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t kv_head, const QueryRows& rows,
-                           int32_t first_row) {
+                           int32_t first_row, int32_t begin, int32_t end) {
   const Geometry& geometry = sequence.geometry;
   const WindowView& window = sequence.window;
   const UnitView& unit = sequence.units[static_cast<size_t>(layer) * geometry.kv_heads + kv_head];
@@ -43,8 +43,8 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
           absl::StrCat("queries: ", place(row), " holds NaN or infinity; every number must be finite"));
     }
   }
-  RowCursor cursor(unit.row);
-  for (int32_t j = 0; j < unit.length; ++j) {
+  RowCursor cursor(unit.row, static_cast<uint32_t>(begin / kBlockTokens));
+  for (int32_t j = begin; j < end; ++j) {
     const auto slot = static_cast<size_t>(j % kBlockTokens);
     const std::byte* key = sequence.pool.keys(cursor.block()) + slot * geometry.token_bytes();
     if (!AllFinite(geometry.dtype, key, rows.dim)) {

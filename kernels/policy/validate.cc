@@ -11,6 +11,7 @@ namespace {
 
 constexpr int32_t kMaxPool = 4095;
 constexpr size_t kMaxName = 64;
+constexpr size_t kMaxRefine = 16;
 
 std::string Decimal(int64_t ppm) { return ppm < 0 ? "negative" : PrintDecimal(ppm, 6); }
 
@@ -53,6 +54,10 @@ absl::Status Validate(const Policy& policy) {
   if (policy.signal.kind == Signal::Kind::kNone && !policy.refine.empty()) {
     return Wrong("refine", "a list of " + std::to_string(policy.refine.size()),
                  "empty: with the signal none a score is a position, which has nothing to refine");
+  }
+  if (policy.refine.size() > kMaxRefine) {
+    return Wrong("refine", "a list of " + std::to_string(policy.refine.size()),
+                 "at most " + std::to_string(kMaxRefine) + " long: each entry reads every score");
   }
   for (size_t i = 0; i < policy.refine.size(); ++i) {
     if (absl::Status status = ValidateRefinement(policy.refine[i], i); !status.ok()) return status;

@@ -41,7 +41,8 @@ class Device {
   void RunEvict(core::RunEvict effect, std::shared_ptr<memory::LeasePool> pool);
   // The next wave of a job that has answered, answered by UnitsCompacted.
   void CompactUnits(core::CompactUnits effect);
-  // The job stops before its next layer or unit. What was asked is still answered, by how far it came.
+  // The job stops within the layer that is scored, or before its next unit. What was asked is still answered, by how
+  // far it came.
   void CancelJob(core::JobId job);
   // The job is over, answered by JobEnded when nothing of it runs and it has let go of its lease's pool. What still
   // runs is cancelled and answers first.

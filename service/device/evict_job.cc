@@ -17,6 +17,8 @@ uint64_t MicrosecondsSince(std::chrono::steady_clock::time_point start) {
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
 }
 
+absl::Status Cancelled() { return absl::CancelledError("the eviction was cancelled while it was planned"); }
+
 }  // namespace
 
 EvictJob::EvictJob(core::RunEvict ask, std::shared_ptr<memory::LeasePool> pool)
@@ -39,7 +41,8 @@ absl::Status EvictJob::StartPlanning(engine::Engine& engine) {
                                       .pool = pool_->View(),
                                       .units = units_,
                                       .window = *window,
-                                      .seen = ask_.written_tokens};
+                                      .seen = ask_.written_tokens,
+                                      .stop = &cancelled_};
   absl::StatusOr<engine::EvictionPlanner> planner = engine::EvictionPlanner::Start(
       engine, sequence, spec.policy, spec.budget, ask_.export_plan && ask_.export_scores);
   if (!planner.ok()) return planner.status();
@@ -52,8 +55,10 @@ std::optional<core::EvictPlanned> EvictJob::PlanLayer(engine::Engine& engine) {
     if (absl::Status status = StartPlanning(engine); !status.ok()) return Finish(status);
   }
   if (planner_->finished()) return Finish(absl::OkStatus());
-  if (cancelled_) return Finish(absl::CancelledError("the eviction was cancelled while it was planned"));
-  if (absl::Status status = planner_->Step(); !status.ok()) return Finish(status);
+  if (cancelled_) return Finish(Cancelled());
+  if (absl::Status status = planner_->Step(); !status.ok()) {
+    return Finish(status.code() == absl::StatusCode::kCancelled ? Cancelled() : status);
+  }
   if (!planner_->finished()) return std::nullopt;
   return Finish(absl::OkStatus());
 }

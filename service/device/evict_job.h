@@ -27,7 +27,7 @@ class EvictJob {
 
   const core::RunEvict& ask() const { return ask_; }
 
-  // From any thread: stops before the next layer or unit.
+  // From any thread: stops within the layer that is scored, or before the next unit.
   void Cancel() { cancelled_ = true; }
 
   // Plans the next layer. The answer comes with the last one, or with what was refused.

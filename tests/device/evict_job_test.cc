@@ -15,6 +15,30 @@ std::shared_ptr<core::EvictSpec> Changed(const core::RunEvict& ask) {
   return std::make_shared<core::EvictSpec>(*ask.spec);
 }
 
+// The host engine, on whom the job is cancelled as soon as a layer is being scored.
+class CancelledWithinLayer : public engine::Engine {
+ public:
+  EvictJob* job = nullptr;
+
+  std::string_view name() const override { return host_->name(); }
+  absl::Status ScoreLayer(const engine::SequenceView& sequence, const engine::Policy& policy, int64_t k, int32_t layer,
+                          engine::LayerScores* out) override {
+    job->Cancel();
+    return host_->ScoreLayer(sequence, policy, k, layer, out);
+  }
+  void SelectLayer(const engine::LayerScores&, const engine::Policy&, int64_t, std::span<int32_t>,
+                   std::span<const std::span<uint64_t>>) override {
+    ADD_FAILURE() << "nothing was scored";
+  }
+  void CompactUnit(const engine::Geometry&, const engine::PoolView&, const engine::UnitView&, std::span<const uint64_t>,
+                   std::span<const Run>) override {
+    ADD_FAILURE() << "nothing was planned";
+  }
+
+ private:
+  std::unique_ptr<engine::Engine> host_ = engine::NewHostEngine(2);
+};
+
 class EvictJobTest : public testing::Test {
  protected:
   core::EvictPlanned Plan(EvictJob& job) {
@@ -174,6 +198,25 @@ TEST_F(EvictJobTest, ACancelledJobStopsBeforeTheNextLayerOrUnit) {
   EXPECT_EQ(Compact(compacting, LeaseRig::Wave(6, 2, 4, 2)), 0u);
   for (uint32_t u = 0; u < LeaseRig::kUnits; ++u) EXPECT_EQ(rig_.Word(u), u < 2 ? 3u : 0u);
   EXPECT_EQ(rig_.Key(3, 99), LeaseRig::KeyOf(3, 99));  // the old rows are whole
+}
+
+TEST_F(EvictJobTest, ACancelledJobStopsWithinALayer) {
+  // Whoever read these queries would refuse them.
+  auto* const queries = reinterpret_cast<float*>(rig_.Statistics().data() + KVS_WINDOWS_OFFSET);
+  std::fill_n(queries, 2 * 4 * 8 * 8, std::numeric_limits<float>::quiet_NaN());
+  core::RunEvict ask = rig_.Ask(5, 40);
+  const auto spec = Changed(ask);
+  spec->policy = *engine::Preset("snapkv");
+  spec->policy.protect = {.sinks = 2, .recent = 4};
+  spec->window_rows = 8;
+  ask.spec = spec;
+  EvictJob job(ask, rig_.pool());
+  CancelledWithinLayer engine;
+  engine.job = &job;
+  const std::optional<core::EvictPlanned> planned = job.PlanLayer(engine);
+  ASSERT_TRUE(planned.has_value());
+  EXPECT_EQ(planned->outcome.code, core::Code::kCancelled) << planned->outcome.message;
+  EXPECT_TRUE(planned->kept.empty());
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ TEST(Validate, RefusesNamingTheField) {
        [](Policy& p) {
          p.signal = {Signal::Kind::kNone, 0};
        }},
+      {"refine", [](Policy& p) { p.refine.assign(17, p.refine[0]); }},
       {"refine[0].pool", [](Policy& p) { p.refine[0].pool = 0; }},
       {"refine[0].pool", [](Policy& p) { p.refine[0].pool = -3; }},
       {"refine[1].pool", [](Policy& p) { p.refine.push_back({.kind = Refinement::Kind::kMaxPool, .pool = 4}); }},
@@ -75,6 +76,7 @@ TEST(Validate, EdgesAreAllowed) {
   Policy policy = *Preset("ahakv-ada");
   policy.head.alpha_ppm = 1'000'000;
   policy.refine[0].pool = 4095;
+  policy.refine.resize(16, policy.refine[0]);
   policy.protect = {};
   policy.window = 1;
   EXPECT_TRUE(Validate(policy).ok());

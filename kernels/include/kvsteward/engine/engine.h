@@ -47,6 +47,7 @@ class Engine {
 
   // Stages 1-5 of one layer for the mean budget `k`. If the policy reads values, pool.norms is filled for every resident
   // of the layer. INVALID_ARGUMENT naming tensor, layer, head and index on NaN or infinity in what it reads or in a score.
+  // CANCELLED if the sequence's `stop` ended the scoring early; then `out` means nothing.
   // REQUIRES: Validate(policy) is OK and the window fits the policy.
   virtual absl::Status ScoreLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
                                   LayerScores* out) = 0;

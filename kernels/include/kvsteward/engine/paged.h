@@ -2,6 +2,7 @@
 // alive and unchanged by others for the length of a call (the step rule).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -48,6 +49,9 @@ struct SequenceView {
   std::span<const UnitView> units;  // [layers * kv_heads], layer-major
   WindowView window;
   int64_t seen = 0;  // tokens seen: the last position + 1, evicted ones included
+  const std::atomic<bool>* stop = nullptr;  // set by another thread: scoring ends early with CANCELLED
+
+  bool stopped() const { return stop != nullptr && stop->load(std::memory_order_relaxed); }
 };
 
 }  // namespace kvsteward::engine
