@@ -32,7 +32,11 @@ struct LeaseLayout {
 class LeaseMemory {
  public:
   // Address space set aside for extents, without memory behind it: the most a lease can grow to.
+#ifdef __SANITIZE_THREAD__  // which leaves little address space
+  static constexpr uint64_t kAddressSpaceBytes = uint64_t{1} << 36;
+#else
   static constexpr uint64_t kAddressSpaceBytes = uint64_t{1} << 40;
+#endif
 
   // INTERNAL if the layout contradicts itself; RESOURCE_EXHAUSTED if the process's address space is limited (ulimit
   // -v).
