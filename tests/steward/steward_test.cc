@@ -293,12 +293,15 @@ TEST_F(StewardTest, ADeadWorkersMemoryComesBackAndNotBefore) {
     EXPECT_GT(suspect.ledger.quarantined, 0u);
     EXPECT_EQ(suspect.ledger.free + suspect.ledger.quarantined, kArenaBytes);
     EXPECT_GT(memory::OpenDescriptors(), descriptors);
+    EXPECT_TRUE(Holds(worker, 5, 0, Range(0, 200)));
     EXPECT_EQ(worker.HoldSays().outcome.code, core::Code::kUnavailable);
     steward_.Post(core::ProcessGone{.socket = 1});
     WaitUntilAllIsFree();
     EXPECT_EQ(memory_.Find(worker.attached().lease), nullptr);
     EXPECT_EQ(memory::OpenDescriptors(), descriptors);
-    EXPECT_TRUE(Holds(worker, 5, 0, Range(0, 200)));  // what is still mapped here is not taken from under us
+    // What is still mapped here can be read, and is empty: it holds no memory of the arena.
+    for (uint32_t j = 0; j < 200; ++j)
+      EXPECT_EQ(*std::max_element(worker.token(5, 0, j), worker.token(5, 0, j) + 16), 0);
   }
   // The next lease finds zeroes (P1).
   Worker next(steward_, port_, 2, "b");
