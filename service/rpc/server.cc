@@ -6,6 +6,7 @@
 
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 
@@ -14,7 +15,10 @@ namespace {
 
 // A worker may ping as often as this to find out that we are stuck.
 constexpr int kMinPingMilliseconds = 5'000;
-constexpr int kMaxStreamsPerConnection = 1'024;
+constexpr int kMaxStreamsPerConnection = 128;
+// What gRPC may hold for all connections of a server, in messages of the largest size: those who send without end are
+// slowed down before they cost memory.
+constexpr size_t kQuotaMessages = 64;
 constexpr char kStewardService[] = "kvsteward.v1.Steward";
 
 absl::StatusOr<std::unique_ptr<grpc::Server>> Serve(grpc::Service& service, const SocketPath& path, mode_t mode,
@@ -25,6 +29,7 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Serve(grpc::Service& service, cons
   builder.AddListeningPort("unix:" + path.path(), grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
   builder.SetMaxReceiveMessageSize(message_bytes);
+  builder.SetResourceQuota(grpc::ResourceQuota(path.path()).Resize(kQuotaMessages * static_cast<size_t>(message_bytes)));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingMilliseconds);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

@@ -143,10 +143,11 @@ TEST(LeaseMemory, RefusesFilesThatCouldFault) {
 
 TEST(LeaseMemory, RefusesWrongExtents) {
   auto memory = Reserved();
+  constexpr auto kExtents = static_cast<uint32_t>(LeaseMemory::kAddressSpaceBytes / 8192);
   ExpectRefused(*memory, MakeObject(KVS_EXTENT, 0, 4096), "where Attach said 8192");
-  ExpectRefused(*memory, MakeObject(KVS_EXTENT, 1u << 27, 8192), "beyond the address space");
+  ExpectRefused(*memory, MakeObject(KVS_EXTENT, kExtents, 8192), "beyond the address space");
   ExpectRefused(*memory, MakeObject(KVS_EXTENT, ~0u, 8192), "beyond the address space");
-  ASSERT_TRUE(memory->Map(MakeObject(KVS_EXTENT, (1u << 27) - 1, 8192)).ok());
+  ASSERT_TRUE(memory->Map(MakeObject(KVS_EXTENT, kExtents - 1, 8192)).ok());
   ASSERT_TRUE(memory->Map(MakeObject(KVS_EXTENT, 0, 8192)).ok());
   ExpectRefused(*memory, MakeObject(KVS_EXTENT, 0, 8192), "came twice");
 }
