@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "service/memory/cgroup.h"
 #include "tests/rpc/raw_worker.h"
 #include "tests/rpc/rig.h"
 
@@ -117,6 +118,21 @@ TEST_F(AppTest, AWrongConfigurationIsOneLineAndStatusTwo) {
   EXPECT_THAT(ended.output, StartsWith("kvsteward: " + config() + ":2: there is no key arena.size;"));
   EXPECT_EQ(ended.output.find('\n'), ended.output.size() - 1);
   EXPECT_EQ(RunProgram({"serve", "--config", dir_ / "none.yaml"}).status, 2);
+}
+
+// Above the control group's limit the kernel would kill it later; it says so now. The largest arena that a
+// configuration may have is above every limit but "none".
+TEST_F(AppTest, AnArenaAboveTheControlGroupsLimitIsOneLineAndStatusTwo) {
+  const uint64_t limit = memory::CgroupMemoryLimit();
+  constexpr uint64_t kLargest = 1ull << 50;
+  if (limit >= kLargest)
+    GTEST_SKIP() << "this machine's control group limits no memory: the refusal is NOT tested here";
+  std::ofstream(config()) << "arena: {bytes: 1024TiB}\n";
+  const Ended ended = RunProgram({"serve", "--config", config()});
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_EQ(ended.output, "kvsteward: arena.bytes is " + std::to_string(kLargest) +
+                              "; it must be at most what the memory control group allows, " + std::to_string(limit) +
+                              "\n");
 }
 
 TEST_F(AppTest, NoDaemonIsStatusOne) {

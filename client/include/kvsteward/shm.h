@@ -6,12 +6,13 @@
  *      kvs_fd_message of type KVS_FD_TICKET. The connection is the lease: when it ends, the memory goes back.
  *   2. It calls Attach over gRPC with the ticket. Every memory object of the lease then arrives on the socket as one
  *      KVS_FD_OBJECT datagram with one descriptor, always before the reply that first needs it.
- *   3. It maps the objects (MADV_DONTFORK, close-on-exec), writes the self-test into the statistics region and opens Hold.
+ *   3. It maps the objects (MADV_DONTFORK, close-on-exec), writes the self-test into the statistics region and
+ *      opens Hold.
  *   4. To end in order: unmap everything, send KVS_FD_DETACH, close. A process that just dies is as good.
  *
  * Objects
- *   extents     KV blocks, read and written by the worker. Extent i holds blocks [i * n, (i + 1) * n), n from Attach; mapped
- *               one behind the other, block b lies at base + b * block_bytes.
+ *   extents     KV blocks, read and written by the worker. Extent i holds blocks [i * n, (i + 1) * n), n from Attach;
+ *               mapped one behind the other, block b lies at base + b * block_bytes.
  *   tables      rows of blocks, read-only to the worker; grows by further chunks.
  *   statistics  window slots and the self-test, written by the worker.
  *   plans       what the last eviction of a sequence kept, read-only to the worker.
@@ -34,7 +35,7 @@ extern "C" {
 
 enum kvs_object_kind { KVS_EXTENT = 1, KVS_TABLES = 2, KVS_STATISTICS = 3, KVS_PLANS = 4 };
 
-/* ---- The fd socket ------------------------------------------------------------------------------------------------ */
+/* ---- The fd socket ---------------------------------------------------------------------------------------------- */
 enum kvs_fd_message_type {
   KVS_FD_TICKET = 1, /* sidecar -> worker, once, first: `ticket` */
   KVS_FD_OBJECT = 2, /* sidecar -> worker, with one descriptor: kind, index, bytes */
@@ -42,43 +43,43 @@ enum kvs_fd_message_type {
 };
 
 struct kvs_fd_message {
-  uint32_t magic;   /* KVS_SHM_MAGIC */
-  uint32_t version; /* KVS_SHM_VERSION */
-  uint32_t type;    /* enum kvs_fd_message_type */
-  uint32_t kind;    /* KVS_FD_OBJECT: enum kvs_object_kind */
-  uint32_t index;   /* KVS_FD_OBJECT: counts objects of this kind from 0 */
-  uint32_t reserved;
+  uint32_t magic;     /* KVS_SHM_MAGIC */
+  uint32_t version;   /* KVS_SHM_VERSION */
+  uint32_t type;      /* enum kvs_fd_message_type */
+  uint32_t kind;      /* KVS_FD_OBJECT: enum kvs_object_kind */
+  uint32_t index;     /* KVS_FD_OBJECT: counts objects of this kind from 0 */
+  uint32_t reserved;  /* 0 */
   uint64_t bytes;     /* KVS_FD_OBJECT: size of the object */
   uint8_t ticket[16]; /* KVS_FD_TICKET: give it to Attach */
 };
 
-/* ---- Every region but extents begins with this --------------------------------------------------------------------- */
+/* ---- Every region but extents begins with this ------------------------------------------------------------------ */
 struct kvs_region_header {
-  uint32_t magic;
-  uint32_t version;
-  uint32_t kind;
-  uint32_t index;
-  uint64_t bytes;
-  uint64_t lease; /* public id, for logs */
-  uint8_t reserved[32];
+  uint32_t magic;       /* KVS_SHM_MAGIC */
+  uint32_t version;     /* KVS_SHM_VERSION */
+  uint32_t kind;        /* enum kvs_object_kind */
+  uint32_t index;       /* counts objects of this kind from 0 */
+  uint64_t bytes;       /* size of the region */
+  uint64_t lease;       /* public id, for logs */
+  uint8_t reserved[32]; /* 0 */
 };
 
 /* ---- Table region ---------------------------------------------------------------------------------------------------
  * CreateSequence says in which chunk and at which offset a sequence's table lies:
- *   kvs_sequence_table | one uint64_t `current` word per unit, padded to 64 | rows: unit 0 slot 0, unit 0 slot 1, unit 1 ...
- * A unit is layer * kv_heads + kv_head. Each has two row slots; bit 0 of its word says which is valid, the other bits are
- * its version. The sidecar fills the other slot and then stores the word with release; a reader loads it with acquire. So
- * a unit is always entirely old or entirely new, whenever the sidecar dies.
- * Residents of the unit after T tokens of the sequence: row_len + (T - base_tokens); the next token's slot is that number.
- * `blocks` of a row says how many are its own, room for tokens to come included. */
+ *   kvs_sequence_table | one uint64_t `current` word per unit, padded to 64 | rows: unit 0 slot 0, unit 0 slot 1, ...
+ * A unit is layer * kv_heads + kv_head. Each has two row slots; bit 0 of its word says which is valid, the other bits
+ * are its version. The sidecar fills the other slot and then stores the word with release; a reader loads it with
+ * acquire. So a unit is always entirely old or entirely new, whenever the sidecar dies.
+ * Residents of the unit after T tokens of the sequence: row_len + (T - base_tokens); the next token's slot is that
+ * number. `blocks` of a row says how many are its own, room for tokens to come included. */
 struct kvs_sequence_table {
-  uint32_t magic;
-  uint32_t units;
+  uint32_t magic;        /* KVS_SHM_MAGIC */
+  uint32_t units;        /* layers * kv_heads */
   uint32_t row_capacity; /* blocks a row can hold */
-  uint32_t reserved0;
-  uint64_t row_stride; /* bytes from one row slot to the next */
-  uint64_t rows_offset; /* bytes from this struct to the first row slot */
-  uint8_t reserved[32];
+  uint32_t reserved0;    /* 0 */
+  uint64_t row_stride;   /* bytes from one row slot to the next */
+  uint64_t rows_offset;  /* bytes from this struct to the first row slot */
+  uint8_t reserved[32];  /* 0 */
 };
 
 /* Standard C++ has no flexible array members, every compiler of it does. */
@@ -88,38 +89,39 @@ struct kvs_row {
   uint32_t row_len;     /* residents when the row was settled */
   uint32_t base_tokens; /* tokens the sequence had seen then */
   uint32_t blocks;      /* entries that follow; Reserve appends in place, eviction and Truncate cut */
-  uint32_t reserved;
-  uint32_t block[]; /* index of each block of 16 tokens, in order of position */
+  uint32_t reserved;    /* 0 */
+  uint32_t block[];     /* index of each block of 16 tokens, in order of position */
 };
 #pragma GCC diagnostic pop
 
-/* ---- Statistics region ---------------------------------------------------------------------------------------------- */
-#define KVS_SELF_TEST_OFFSET 64u  /* 16 bytes: the ticket, each byte xor 0x5a */
+/* ---- Statistics region ------------------------------------------------------------------------------------------ */
+#define KVS_SELF_TEST_OFFSET 64u /* 16 bytes: the ticket, each byte xor 0x5a */
 #define KVS_WINDOWS_OFFSET 4096u /* window slot s at KVS_WINDOWS_OFFSET + s * window_slot_bytes (from Attach) */
-/* A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order, packed. */
+/* A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order,
+ * packed. */
 
 /* ---- Plan region ----------------------------------------------------------------------------------------------------
  * Evict says at which offset its plan lies, if one was asked for. Valid until the next call that names the sequence.
  *   kvs_plan | kvs_unit_plan per unit | masks, index lists and scores where kvs_unit_plan says */
 struct kvs_plan {
-  uint32_t magic;
-  uint32_t units;
-  uint64_t sequence;
-  uint64_t bytes; /* all of it */
-  uint32_t budget_tokens;
-  uint32_t no_op;
-  uint8_t reserved[32];
+  uint32_t magic;         /* KVS_SHM_MAGIC */
+  uint32_t units;         /* layers * kv_heads: as many kvs_unit_plan follow */
+  uint64_t sequence;      /* the worker's id of it */
+  uint64_t bytes;         /* all of the plan, from here on */
+  uint32_t budget_tokens; /* the budget in tokens per unit, mean over the units */
+  uint32_t no_op;         /* 1: all was within budget and stays; else 0 */
+  uint8_t reserved[32];   /* 0 */
 };
 
 struct kvs_unit_plan {
-  uint32_t residents;      /* before */
-  uint32_t kept;           /* after */
+  uint32_t residents;      /* tokens resident before */
+  uint32_t kept;           /* tokens that stay */
   uint64_t mask_offset;    /* from kvs_plan: uint64_t words, bit j % 64 of word j / 64 is set if resident j stays */
-  uint64_t indices_offset; /* uint32_t [kept]: residents that stay, ascending */
-  uint64_t scores_offset;  /* float [residents]: refined scores, 0 for protected tokens; 0 if scores were not asked for */
+  uint64_t indices_offset; /* likewise, uint32_t [kept]: residents that stay, ascending */
+  uint64_t scores_offset;  /* likewise, float [residents]: refined scores, 0 for protected tokens; 0: not asked for */
 };
 
-/* ---- Arithmetic ------------------------------------------------------------------------------------------------------ */
+/* ---- Arithmetic ------------------------------------------------------------------------------------------------- */
 static inline uint64_t kvs_align(uint64_t bytes) { return (bytes + KVS_ALIGNMENT - 1) / KVS_ALIGNMENT * KVS_ALIGNMENT; }
 static inline uint64_t kvs_row_stride(uint32_t row_capacity) {
   return kvs_align(sizeof(struct kvs_row) + (uint64_t)row_capacity * sizeof(uint32_t));
