@@ -184,7 +184,8 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   item.set_written_tokens(impl_->written);
   v1::EvictResponse response;
   absl::Status status = impl_->lease->Call(&v1::Steward::Stub::Evict, *std::move(request), &response);
-  // Unless the call was refused whole, the eviction may go on, or may have moved some units: their rows have no room left.
+  // Unless the call was refused whole, the eviction may go on, or may have moved some units: their rows have no room
+  // left.
   if (!status.ok() && !absl::IsInvalidArgument(status)) impl_->reserved = impl_->written;
   if (!status.ok()) return status;
   if (response.sequences_size() != 1 || response.sequences(0).sequence() != impl_->id) {

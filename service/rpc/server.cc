@@ -29,7 +29,8 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> Serve(grpc::Service& service, cons
   builder.AddListeningPort("unix:" + path.path(), grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
   builder.SetMaxReceiveMessageSize(message_bytes);
-  builder.SetResourceQuota(grpc::ResourceQuota(path.path()).Resize(kQuotaMessages * static_cast<size_t>(message_bytes)));
+  builder.SetResourceQuota(
+      grpc::ResourceQuota(path.path()).Resize(kQuotaMessages * static_cast<size_t>(message_bytes)));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingMilliseconds);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

@@ -15,10 +15,10 @@ namespace kvsteward::engine {
 // A lease's blocks. Block b holds K [16, d] at `data + b * block_bytes` and V [16, d] right behind. The two side arrays
 // are indexed [b * 16 + slot]; they are private to the sidecar and move with the tokens.
 struct PoolView {
-  std::byte* data = nullptr;      // worker-visible: bytes may change at any time; results may then be wrong, never unsafe
+  std::byte* data = nullptr;  // worker-visible: bytes may change at any time; results may then be wrong, never unsafe
   size_t block_bytes = 0;
-  int32_t* positions = nullptr;   // absolute position of a token that survived an eviction
-  float* norms = nullptr;         // ||V||_2^2 of a token once some policy has read it
+  int32_t* positions = nullptr;  // absolute position of a token that survived an eviction
+  float* norms = nullptr;        // ||V||_2^2 of a token once some policy has read it
 
   std::byte* keys(uint32_t block) const { return data + static_cast<size_t>(block) * block_bytes; }
   std::byte* values(uint32_t block) const { return keys(block) + block_bytes / 2; }
@@ -48,7 +48,7 @@ struct SequenceView {
   PoolView pool;
   std::span<const UnitView> units;  // [layers * kv_heads], layer-major
   WindowView window;
-  int64_t seen = 0;  // tokens seen: the last position + 1, evicted ones included
+  int64_t seen = 0;                         // tokens seen: the last position + 1, evicted ones included
   const std::atomic<bool>* stop = nullptr;  // set by another thread: scoring ends early with CANCELLED
 
   bool stopped() const { return stop != nullptr && stop->load(std::memory_order_relaxed); }
