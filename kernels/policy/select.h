@@ -1,18 +1,22 @@
-// Stages 7 and 8 of one layer: which candidates stay. The one definition that all backends share, so that a plan
-// depends on the emitted scores alone. Exact radix selection over the scores' bits: O(residents), no sorting, no
-// floating point arithmetic. Stateless; thread-safe.
+// Stages 7 and 8 of one layer: from scores to keep bits. The one definition that all backends share. Stateless;
+// thread-safe.
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <functional>
 
 #include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/paged.h"
+#include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
 
-// As Engine::SelectLayer: exactly min(layer_total, residents) tokens stay, protected ones always. Ties: higher score,
-// then lower head, then lower position.
-void SelectLayer(const LayerScores& scores, const Policy& policy, int64_t layer_total, std::span<int32_t> kept,
-                 std::span<const std::span<uint64_t>> masks);
+// Calls body(i) once for every i in [0, count), in any order, on any threads.
+using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& body)>;
+
+// As Engine::SelectLayer. Reads positions and runs of `sequence`, never keys or values. The result does not depend on
+// `parallel`.
+void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
+                 const ParallelFor& parallel, LayerChoice& choice);
 
 }  // namespace kvsteward::engine

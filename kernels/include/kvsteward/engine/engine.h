@@ -1,6 +1,6 @@
-// The eviction engine: scores the residents of a sequence, decides what stays, and compacts. One Engine drives one
-// device; it is thread-compatible: one caller at a time (the device's owner thread). EvictionPlanner runs the pipeline
-// on top.
+// The eviction engine: scores the residents of a sequence, selects what stays, and compacts. One Engine drives one
+// device; it is thread-compatible: one caller at a time (the device's owner thread). planner.h runs the pipeline on
+// top.
 #pragma once
 
 #include <cstdint>
@@ -23,22 +23,24 @@ inline constexpr float kProtected = -1.0f;
 struct LayerScores {
   std::vector<float> scores;     // [sum of lengths]: refined score of a candidate, kProtected otherwise
   std::vector<int64_t> offsets;  // [kv_heads + 1] into `scores`
+
+  // What else the later stages and the caller read, laid out as `scores`; empty unless the policy has it so.
+  std::vector<float> attention;  // reads_attention(): of every resident, mean over rows and query heads
+  std::vector<float> cross;      // `two_lists`: the part of the score from rows of another class,
+  std::vector<float> self;       // and from rows of the same class; score = cross + self
+  std::vector<float> projected;  // `two_stage`: the caller's projected norms
+  std::vector<float> running;    // running(): of every resident, before the refinements
+  std::vector<double> distance;  // [kv_heads], `split`: of the unit's summary from the layer's mean
 };
 
-// What one eviction decided. Bit j % 64 of word j / 64 of a unit's mask says that its resident j stays.
-struct Plan {
-  bool no_op = false;                  // every layer was within its budget: all stays, nothing was read
-  int64_t budget_tokens = 0;           // k: tokens kept per kv head, mean over the sequence
-  std::vector<int32_t> kept;           // [units] residents that stay
-  std::vector<int64_t> layer_budgets;  // [layers] sums of `kept`
-  std::vector<uint64_t> mask;          // all units' words
-  std::vector<int64_t> mask_offsets;   // [units + 1] into `mask`, in words
-  std::vector<LayerScores> scores;     // [layers] if the caller asked for them and the plan is not a no-op, else empty
-
-  std::span<const uint64_t> UnitMask(int32_t unit) const {
-    return std::span(mask).subspan(static_cast<size_t>(mask_offsets[unit]),
-                                   static_cast<size_t>(mask_offsets[unit + 1] - mask_offsets[unit]));
-  }
+// What SelectLayer is told and what it fills for one layer.
+struct LayerChoice {
+  int32_t layer = 0;
+  int64_t total = 0;                           // tokens that stay in the layer, protected ones included
+  std::span<const int64_t> shares;             // [kv_heads] candidates that stay, if stage 6 has decided (`global`)
+  std::span<int32_t> kept;                     // [kv_heads] residents that stay
+  std::span<const std::span<uint64_t>> masks;  // [kv_heads], zeroed
+  bool unsplit = false;                        // `split` found room for no full head
 };
 
 class Engine {
@@ -46,61 +48,33 @@ class Engine {
   virtual ~Engine() = default;
   virtual std::string_view name() const = 0;  // "host", "cuda"
 
-  // Stages 1-5 of one layer for the mean budget `k`. If the policy reads values, pool.norms is filled for every
-  // resident of the layer. INVALID_ARGUMENT naming tensor, layer, head and index on NaN or infinity in what it reads or
-  // in a score. CANCELLED if the sequence's `stop` ended the scoring early; then `out` means nothing.
-  // REQUIRES: Validate(policy) is OK and the window fits the policy.
+  // Stages 1-5 of one layer for the mean budget `k`. If the policy reads norms, pool.norms is filled for every resident
+  // of the layer. INVALID_ARGUMENT naming tensor, layer, head and index on NaN or infinity in what it reads or in a
+  // score. CANCELLED if the sequence's `stop` ended the scoring early; then `out` means nothing.
+  // REQUIRES: EvictionPlanner::Start accepts sequence and policy.
   virtual absl::Status ScoreLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
                                   LayerScores* out) = 0;
 
-  // Stages 7-8 of one layer: exactly min(layer_total, residents) tokens stay. Fills `kept` [kv_heads] and sets bits in
-  // the zeroed `masks` [kv_heads]. REQUIRES: layer_total >= the layer's protected tokens.
-  virtual void SelectLayer(const LayerScores& scores, const Policy& policy, int64_t layer_total,
-                           std::span<int32_t> kept, std::span<const std::span<uint64_t>> masks) = 0;
+  // Stages 1-3 of one layer with the running scores: what they become with the window's rows from `observed` on, of
+  // every resident, units one after the other. Changes nothing. Errors as ScoreLayer. REQUIRES: policy.running().
+  virtual absl::Status AccumulateLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
+                                       std::vector<float>* running) = 0;
 
-  // Copies the tokens of `mask`, with their positions and (for the first `normed`) norms, in order to the blocks of
-  // `to`. REQUIRES: `to` shares no block with the unit's row and holds the set bits of `mask`.
+  // Writes one layer's running scores, as AccumulateLayer gave them, to pool.running.
+  virtual void StoreRunning(const SequenceView& sequence, int32_t layer, std::span<const float> running) = 0;
+
+  // Stages 7 and 8 of one layer: exactly min(choice.total, residents) tokens stay, with `block` at most 15 fewer.
+  // REQUIRES: choice.total >= the layer's protected tokens.
+  virtual void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
+                           LayerChoice& choice) = 0;
+
+  // Copies the tokens of `mask`, with their positions and (for the first `normed` and `scored`) norms and running
+  // scores, in order to the blocks of `to`. REQUIRES: `to` shares no block with the unit's row and holds the set bits.
   virtual void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit,
                            std::span<const uint64_t> mask, std::span<const Run> to) = 0;
 };
 
 // The host engine: SIMD by Highway, a fixed pool of `threads` (>= 1) threads that includes the caller's.
 std::unique_ptr<Engine> NewHostEngine(int threads);
-
-// The mean budget k of a sequence in tokens per kv head; INVALID_ARGUMENT if it is below 1 or not to be had.
-absl::StatusOr<int64_t> BudgetTokens(const Budget& budget, const Geometry& geometry, int64_t seen);
-
-// One eviction's decision, a layer per step, so that a device can be shared fairly between sequences. Nothing of the
-// sequence changes but the cached norms. `sequence` must stay valid until the planner is gone.
-class EvictionPlanner {
- public:
-  // Validates policy, budget, window and the protected total against the sequence. Reads no tensor.
-  static absl::StatusOr<EvictionPlanner> Start(Engine& engine, const SequenceView& sequence, const Policy& policy,
-                                               const Budget& budget, bool keep_scores);
-
-  bool finished() const { return next_layer_ >= layers_; }
-  // Scores the next layer, and selects what can be selected. REQUIRES: !finished().
-  absl::Status Step();
-  // REQUIRES: finished().
-  Plan TakePlan();
-
-  // Seconds spent in scoring, and in budgets and selection.
-  double score_seconds() const { return score_seconds_; }
-  double select_seconds() const { return select_seconds_; }
-
- private:
-  EvictionPlanner(Engine& engine, const SequenceView& sequence, const Policy& policy, bool keep_scores);
-
-  Engine* engine_;
-  SequenceView sequence_;
-  Policy policy_;
-  bool keep_scores_;
-  int32_t layers_ = 0;
-  int32_t next_layer_ = 0;
-  LayerScores scratch_;
-  Plan plan_;
-  double score_seconds_ = 0;
-  double select_seconds_ = 0;
-};
 
 }  // namespace kvsteward::engine
