@@ -46,6 +46,9 @@ absl::Status Run(const ReplayOptions& options) {
     for (size_t head = 0; head < heads; ++head) std::printf(" %d", output->head_budgets[layer * heads + head]);
     std::puts("");
   }
+  if (output->unsplit_layers > 0) {
+    std::printf("in %d layers no head could keep everything\n", output->unsplit_layers);
+  }
   return options.output.empty() ? absl::OkStatus() : replay::WriteReplay(options.output, *input, *policy, *output);
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/planner.h"
 
 namespace kvsteward::replay {
 namespace {
@@ -23,20 +24,21 @@ class PagedInput {
       rows_[u] = {blocks, BlocksFor(static_cast<uint64_t>(input.lengths[u]))};
       blocks += rows_[u].count;
     }
-    const bool reads_tensors = policy.reads_queries() || policy.reads_values();
+    const bool reads_tensors = policy.reads_keys() || policy.reads_values();
     data_.resize(reads_tensors ? blocks * input.geometry.block_bytes() : 0);
     positions_.resize(size_t{blocks} * kBlockTokens);
-    norms_.resize(policy.reads_values() ? size_t{blocks} * kBlockTokens : 0);
-    pool_ = {data_.data(), input.geometry.block_bytes(), positions_.data(), norms_.data()};
+    norms_.resize(policy.reads_norms() ? size_t{blocks} * kBlockTokens : 0);
+    pool_ = {data_.data(), input.geometry.block_bytes(), positions_.data(), norms_.data(), /*running=*/nullptr};
     for (size_t u = 0; u < input.units(); ++u) {
       std::ranges::copy(input.UnitPositions(u), positions_.begin() + int64_t{rows_[u].first} * kBlockTokens);
-      if (policy.reads_queries()) CopyUnit(u, input.keys, 0);
+      if (policy.reads_keys()) CopyUnit(u, input.keys, 0);
       if (policy.reads_values()) CopyUnit(u, input.values, pool_.block_bytes / 2);
       units_.push_back({.row = {&rows_[u], 1},
                         .length = input.lengths[u],
                         .stored = input.lengths[u],
                         .appended_position = 0,
-                        .normed = 0});
+                        .normed = 0,
+                        .scored = 0});
     }
   }
 
@@ -49,6 +51,11 @@ class PagedInput {
                        .dtype = input_.query_dtype,
                        .rows = input_.rows,
                        .positions = input_.query_positions},
+            .inputs = {.classes = input_.classes,
+                       .scores = input_.scores,
+                       .projected_norms = input_.projected_norms,
+                       .query_mean = input_.query_mean,
+                       .query_covariance = input_.query_covariance},
             .seen = input_.seen};
   }
 
@@ -82,6 +89,7 @@ ReplayOutput ToOutput(const ReplayInput& input, const engine::Plan& plan, std::s
   output.scores.assign(input.units() * tokens, 0.0f);
   output.head_budgets = plan.kept;
   output.layer_budgets.assign(plan.layer_budgets.begin(), plan.layer_budgets.end());
+  output.unsplit_layers = plan.unsplit_layers;
   for (size_t u = 0; u < input.units(); ++u) {
     const std::span<const uint64_t> mask = plan.UnitMask(static_cast<int32_t>(u));
     for (size_t j = 0; j < static_cast<size_t>(input.lengths[u]); ++j) {

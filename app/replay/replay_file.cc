@@ -35,7 +35,7 @@ class Loader {
   absl::Status Load() {
     for (absl::Status (Loader::*step)() :
          {&Loader::LoadKeysAndValues, &Loader::LoadQueries, &Loader::FindShapes, &Loader::SetGeometry,
-          &Loader::LoadLengths, &Loader::LoadPositions, &Loader::LoadQueryPositions}) {
+          &Loader::LoadLengths, &Loader::LoadPositions, &Loader::LoadQueryPositions, &Loader::LoadInputs}) {
       if (absl::Status status = (this->*step)(); !status.ok()) return status;
     }
     return absl::OkStatus();
@@ -139,8 +139,19 @@ class Loader {
                                  : Bind("positions", *positions, {&layers_, &kv_heads_, &tokens_});
       if (!s.ok()) return s;
     }
-    if (const Tensor* query_positions = Find("query_positions")) {
-      if (absl::Status s = Bind("query_positions", *query_positions, {&rows_}); !s.ok()) return s;
+    const struct {
+      const char* name;
+      std::initializer_list<Dimension*> dimensions;
+    } others[] = {{"query_positions", {&rows_}},
+                  {"scores", {&layers_, &kv_heads_, &tokens_}},
+                  {"projected_norms", {&layers_, &kv_heads_, &tokens_}},
+                  {"query_mean", {&layers_, &query_heads_, &head_dim_}},
+                  {"query_cov", {&layers_, &query_heads_, &head_dim_, &head_dim_}},
+                  {"classes", {&classes_}}};
+    for (const auto& other : others) {
+      const Tensor* tensor = Find(other.name);
+      if (tensor == nullptr) continue;
+      if (absl::Status s = Bind(other.name, *tensor, other.dimensions); !s.ok()) return s;
     }
     return absl::OkStatus();
   }
@@ -154,8 +165,8 @@ class Loader {
     }
     if (query_heads_.size == 0) query_heads_.size = kv_heads_.size;
     if (query_heads_.size % kv_heads_.size != 0) {
-      return Wrong("queries", "has query_heads = " + std::to_string(query_heads_.size) +
-                                  "; it must be a multiple of kv_heads = " + std::to_string(kv_heads_.size));
+      return Wrong(query_heads_.tensor, "has query_heads = " + std::to_string(query_heads_.size) +
+                                            "; it must be a multiple of kv_heads = " + std::to_string(kv_heads_.size));
     }
     if (layers_.size * kv_heads_.size > kMaxResidents || layers_.size * kv_heads_.size * tokens_.size > kMaxResidents) {
       return absl::InvalidArgumentError("layers * kv_heads * n is above 2^30; record fewer layers or tokens");
@@ -213,6 +224,43 @@ class Loader {
     return Ascend("query_positions", input_.query_positions);
   }
 
+  absl::Status LoadInputs() {
+    for (const auto& [name, packed] :
+         {std::pair{"scores", &input_.scores}, std::pair{"projected_norms", &input_.projected_norms}}) {
+      std::span<const float> padded;
+      if (absl::Status status = ReadFloats(name, &padded); !status.ok()) return status;
+      if (padded.empty()) continue;
+      for (size_t u = 0; u < input_.units(); ++u) {
+        const auto row = padded.subspan(u * static_cast<size_t>(input_.tokens), static_cast<size_t>(input_.lengths[u]));
+        packed->insert(packed->end(), row.begin(), row.end());
+      }
+    }
+    if (absl::Status status = ReadFloats("query_mean", &input_.query_mean); !status.ok()) return status;
+    if (absl::Status status = ReadFloats("query_cov", &input_.query_covariance); !status.ok()) return status;
+    const Tensor* classes = Find("classes");
+    if (classes == nullptr) return absl::OkStatus();
+    if (classes->type != Type::kU8) {
+      return Wrong("classes", std::string("is ") + safetensors::Name(classes->type) + "; it must be U8");
+    }
+    if (classes_.size < input_.seen) {
+      return Wrong("classes", "has " + std::to_string(classes_.size) + " entries; it must have one for each of the " +
+                                  std::to_string(input_.seen) + " tokens seen");
+    }
+    input_.classes = {reinterpret_cast<const uint8_t*>(classes->bytes.data()), classes->bytes.size()};
+    return absl::OkStatus();
+  }
+
+  // Nothing if the file has no such tensor.
+  absl::Status ReadFloats(const char* name, std::span<const float>* floats) const {
+    const Tensor* tensor = Find(name);
+    if (tensor == nullptr) return absl::OkStatus();
+    if (tensor->type != Type::kF32) {
+      return Wrong(name, std::string("is ") + safetensors::Name(tensor->type) + "; it must be F32");
+    }
+    *floats = {reinterpret_cast<const float*>(tensor->bytes.data()), tensor->bytes.size() / sizeof(float)};
+    return absl::OkStatus();
+  }
+
   // Positions ascend from 0; `seen` lies beyond them.
   absl::Status Ascend(const std::string& name, std::span<const int32_t> positions) {
     int32_t previous = -1;
@@ -234,12 +282,8 @@ class Loader {
   Dimension tokens_{"n"};
   Dimension rows_{"w"};
   Dimension head_dim_{"head_dim"};
+  Dimension classes_{"seen"};
 };
-
-template <class T>
-std::span<const std::byte> Bytes(const std::vector<T>& values) {
-  return std::as_bytes(std::span(values));
-}
 
 }  // namespace
 
@@ -251,37 +295,6 @@ absl::StatusOr<ReplayInput> LoadReplay(const std::string& path) {
   const absl::Status status = Loader(&input).Load();
   if (!status.ok()) return absl::Status(status.code(), path + ": " + std::string(status.message()));
   return input;
-}
-
-absl::Status CheckTensors(const ReplayInput& input, const engine::Policy& policy) {
-  const struct {
-    const char* tensor;
-    bool read;
-    bool present;
-  } tensors[] = {{"queries", policy.reads_queries(), !input.queries.empty()},
-                 {"keys", policy.reads_queries(), !input.keys.empty()},
-                 {"values", policy.reads_values(), !input.values.empty()}};
-  for (const auto& t : tensors) {
-    if (t.read && !t.present) {
-      return absl::InvalidArgumentError(std::string("tensor '") + t.tensor + "' is missing; policy " + policy.name +
-                                        " reads it");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status WriteReplay(const std::string& path, const ReplayInput& input, const engine::Policy& policy,
-                         const ReplayOutput& output) {
-  const int64_t layers = input.geometry.layers;
-  const int64_t kv_heads = input.geometry.kv_heads;
-  const int64_t tokens = input.tokens;
-  return safetensors::Write(
-      path,
-      {{"keep", {Type::kU8, {layers, kv_heads, tokens}, Bytes(output.keep)}},
-       {"scores", {Type::kF32, {layers, kv_heads, tokens}, Bytes(output.scores)}},
-       {"head_budgets", {Type::kI32, {layers, kv_heads}, Bytes(output.head_budgets)}},
-       {"layer_budgets", {Type::kI32, {layers}, Bytes(output.layer_budgets)}}},
-      {{"policy", engine::PolicyToYaml(policy)}, {"version", KVSTEWARD_VERSION}, {"backend", output.backend}});
 }
 
 }  // namespace kvsteward::replay

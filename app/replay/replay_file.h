@@ -31,7 +31,15 @@ struct ReplayInput {
   std::vector<int32_t> positions;        // [n], the same for every unit, or [units * n]
   std::vector<int32_t> query_positions;  // [w]
   int64_t seen = 0;                      // tokens seen
-  safetensors::File file;                // owns what the spans show
+
+  // What some policies read besides, each empty if the file does not have it.
+  std::vector<float> scores;                // all units' residents one after the other
+  std::vector<float> projected_norms;       // likewise
+  std::span<const uint8_t> classes;         // [seen], by position
+  std::span<const float> query_mean;        // [layers, query_heads, head_dim]
+  std::span<const float> query_covariance;  // [layers, query_heads, head_dim, head_dim]
+
+  safetensors::File file;  // owns what the spans show
 
   size_t units() const { return lengths.size(); }
   // Positions of a unit's residents.
@@ -47,11 +55,12 @@ struct ReplayOutput {
   std::vector<float> scores;           // [units, n] of candidates; 0 for protected ones, beyond lengths and on a no-op
   std::vector<int32_t> head_budgets;   // [units] residents that stay
   std::vector<int32_t> layer_budgets;  // [layers] their sums
+  int32_t unsplit_layers = 0;          // layers in which `split` found room for no full head
   std::string backend;                 // which engine decided: "host", "cuda"
 };
 
-// Reads and checks `queries`, `keys`, `values`, `lengths`, `positions` and `query_positions`; other tensors are
-// ignored. INVALID_ARGUMENT in one sentence with the path and the tensor, NOT_FOUND if there is no such file.
+// Reads and checks the tensors above; others are ignored. INVALID_ARGUMENT in one sentence with the path and the
+// tensor, NOT_FOUND if there is no such file.
 absl::StatusOr<ReplayInput> LoadReplay(const std::string& path);
 
 // INVALID_ARGUMENT naming the tensor if the policy reads one that the file does not have.
