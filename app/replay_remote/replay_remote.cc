@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -30,7 +31,44 @@ uint64_t PlanBytes(const ReplayInput& input) {
   return bytes;
 }
 
-ClientOptions ToOptions(const ReplayInput& input, int32_t rows, const RemoteSidecar& sidecar) {
+// Where each input lies in the inputs area, and how long that is.
+struct InputPlaces {
+  Inputs offsets;
+  uint64_t bytes = 0;
+};
+
+// What the policy reads besides the window; others stay at home.
+template <class Use>
+void ForEachInput(const ReplayInput& input, const engine::Policy& policy, Use use) {
+  if (policy.reads_classes())
+    use(&Inputs::classes, std::as_bytes(input.classes.first(static_cast<size_t>(input.seen))));
+  if (policy.reads_scores()) use(&Inputs::scores, std::as_bytes(std::span(input.scores)));
+  if (policy.reads_projected_norms()) {
+    use(&Inputs::projected_norms, std::as_bytes(std::span(input.projected_norms)));
+  }
+  if (policy.reads_moments()) {
+    use(&Inputs::query_mean, std::as_bytes(input.query_mean));
+    use(&Inputs::query_covariance, std::as_bytes(input.query_covariance));
+  }
+}
+
+InputPlaces PlaceInputs(const ReplayInput& input, const engine::Policy& policy) {
+  InputPlaces places;
+  ForEachInput(input, policy, [&](std::optional<uint64_t> Inputs::*which, std::span<const std::byte> bytes) {
+    places.offsets.*which = places.bytes;
+    places.bytes += kvs_align(bytes.size());
+  });
+  return places;
+}
+
+void WriteInputs(const ReplayInput& input, const engine::Policy& policy, const InputPlaces& places,
+                 std::span<std::byte> area) {
+  ForEachInput(input, policy, [&](std::optional<uint64_t> Inputs::*which, std::span<const std::byte> bytes) {
+    std::ranges::copy(bytes, area.begin() + static_cast<ptrdiff_t>(*(places.offsets.*which)));
+  });
+}
+
+ClientOptions ToOptions(const ReplayInput& input, int32_t rows, uint64_t input_bytes, const RemoteSidecar& sidecar) {
   ClientOptions options;
   options.address = sidecar.address;
   options.fd_socket = sidecar.fd_socket;
@@ -42,6 +80,7 @@ ClientOptions ToOptions(const ReplayInput& input, int32_t rows, const RemoteSide
   options.window_rows = static_cast<uint32_t>(std::max(rows, 1));
   options.window_slots = rows > 0 ? 1 : 0;
   options.plan_bytes = PlanBytes(input);
+  options.input_bytes = input_bytes;
   options.call_timeout = kPatience;
   return options;
 }
@@ -100,8 +139,9 @@ void WriteWindow(const ReplayInput& input, int32_t rows, std::byte* slot) {
 }
 
 EvictOptions ToEviction(const ReplayInput& input, const engine::Policy& policy, const engine::Budget& budget,
-                        int32_t rows) {
+                        int32_t rows, const Inputs& inputs) {
   EvictOptions options;
+  options.inputs = inputs;
   options.policy = engine::PolicyToYaml(policy);
   switch (budget.kind) {
     case engine::Budget::Kind::kTokens:
@@ -114,9 +154,9 @@ EvictOptions ToEviction(const ReplayInput& input, const engine::Policy& policy, 
       options.budget_bytes = static_cast<uint64_t>(std::clamp<int64_t>(budget.amount, 0, kMostBytes));
       break;
   }
-  options.window_rows = static_cast<uint32_t>(rows);
-  options.window_dtype = static_cast<ElementType>(input.query_dtype);
-  options.window_positions.assign(input.query_positions.end() - rows, input.query_positions.end());
+  options.window = {.rows = static_cast<uint32_t>(rows),
+                    .dtype = static_cast<ElementType>(input.query_dtype),
+                    .positions = {input.query_positions.end() - rows, input.query_positions.end()}};
   options.plan_only = true;
   options.export_plan = true;
   options.export_scores = true;
@@ -159,22 +199,27 @@ absl::StatusOr<ReplayOutput> ReplayInSidecar(const ReplayInput& input, const eng
                                       "; a sidecar takes positions below 2^30");
   }
   // Rows before the policy's window are not read.
-  const int32_t rows = policy.reads_queries() ? std::min(input.rows, policy.window) : 0;
+  const int32_t used = policy.window == 0 ? input.rows : std::min(input.rows, policy.window);
+  const int32_t rows = policy.reads_queries() ? used : 0;
   if (rows > kMostRows) {
     return absl::InvalidArgumentError("queries have " + std::to_string(rows) + " rows that policy " + policy.name +
                                       " reads; a sidecar takes at most 4096");
   }
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Attach(ToOptions(input, rows, sidecar));
+  const InputPlaces inputs = PlaceInputs(input, policy);
+  absl::StatusOr<std::unique_ptr<Client>> client = Client::Attach(ToOptions(input, rows, inputs.bytes, sidecar));
   if (!client.ok()) return client.status();
   absl::StatusOr<Sequence> sequence = CreateSequence(**client, input);
   if (!sequence.ok()) return sequence.status();
   WriteTokens(input, input.keys, [&](uint32_t unit, uint32_t slot) { return sequence->Key(unit, slot); });
   WriteTokens(input, input.values, [&](uint32_t unit, uint32_t slot) { return sequence->Value(unit, slot); });
   if (rows > 0) WriteWindow(input, rows, (*client)->WindowSlot(0));
-  absl::StatusOr<Evicted> evicted = sequence->Evict(ToEviction(input, policy, budget, rows));
+  WriteInputs(input, policy, inputs, (*client)->InputArea());
+  absl::StatusOr<Evicted> evicted = sequence->Evict(ToEviction(input, policy, budget, rows, inputs.offsets));
   if (!evicted.ok()) return evicted.status();
   if (evicted->plan == nullptr) return absl::InternalError("the sidecar exported no plan");
-  return ToOutput(input, evicted->plan, (*client)->backend());
+  absl::StatusOr<ReplayOutput> output = ToOutput(input, evicted->plan, (*client)->backend());
+  if (output.ok()) output->unsplit_layers = static_cast<int32_t>(evicted->unsplit_layers);
+  return output;
 }
 
 }  // namespace kvsteward::replay

@@ -119,6 +119,12 @@ std::byte* Client::WindowSlot(uint32_t slot) const {
   return lease->statistics().data() + KVS_WINDOWS_OFFSET + slot * lease->attached().window_slot_bytes();
 }
 
+std::span<std::byte> Client::InputArea() const {
+  const std::shared_ptr<Lease> lease = impl_->Current();
+  if (lease->options().input_bytes == 0) return {};
+  return lease->statistics().subspan(lease->attached().inputs_offset(), lease->options().input_bytes);
+}
+
 uint64_t Client::window_slot_bytes() const { return impl_->Current()->attached().window_slot_bytes(); }
 uint64_t Client::block_bytes() const { return impl_->Current()->attached().block_bytes(); }
 std::string Client::lease_name() const { return impl_->Current()->attached().lease_name(); }

@@ -63,6 +63,7 @@ absl::Status Lease::Start() {
   request.set_window_rows(options_.window_rows);
   request.set_window_slots(options_.window_slots);
   request.set_plan_bytes(options_.plan_bytes);
+  request.set_input_bytes(options_.input_bytes);
   stub_ = v1::Steward::NewStub(NewChannel(options_.address));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + options_.call_timeout);
@@ -117,6 +118,13 @@ absl::Status Lease::CheckAttached() const {
         attached_.window_slot_bytes() > (regions - KVS_WINDOWS_OFFSET) / slots))) {
     return absl::InternalError(absl::StrCat("the sidecar's statistics region of ", regions, " bytes does not hold ",
                                             slots, " window slots of ", slot_bytes, " bytes"));
+  }
+  const uint64_t inputs = attached_.inputs_offset();
+  if (options_.input_bytes != 0 &&
+      (inputs < KVS_WINDOWS_OFFSET + slots * attached_.window_slot_bytes() || inputs % KVS_ALIGNMENT != 0 ||
+       inputs > regions || options_.input_bytes > regions - inputs)) {
+    return absl::InternalError(absl::StrCat("the sidecar's statistics region of ", regions, " bytes does not hold ",
+                                            options_.input_bytes, " bytes of inputs"));
   }
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/run.h"
+#include "client/cpp/requests.h"
 #include "client/cpp/sequence_impl.h"
 
 namespace kvsteward {
@@ -11,50 +12,6 @@ namespace {
 
 absl::Status Misanswered(const char* call, uint64_t sequence) {
   return absl::InternalError(absl::StrCat("the sidecar's reply to ", call, " does not answer for sequence ", sequence));
-}
-
-absl::StatusOr<v1::EvictRequest> ToRequest(const EvictOptions& options) {
-  v1::EvictRequest request;
-  v1::EvictSequence& item = *request.add_sequences();
-  const int budgets =
-      options.budget_tokens.has_value() + options.budget_ppm.has_value() + options.budget_bytes.has_value();
-  if (budgets != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("EvictOptions has ", budgets, " budgets: set one of budget_tokens, budget_ppm and budget_bytes"));
-  }
-  if (options.budget_tokens) item.set_budget_tokens(*options.budget_tokens);
-  if (options.budget_ppm) item.set_budget_ppm(*options.budget_ppm);
-  if (options.budget_bytes) item.set_budget_bytes(*options.budget_bytes);
-  if (options.if_version) item.set_if_version(*options.if_version);
-  item.set_policy(options.policy);
-  item.set_plan_only(options.plan_only);
-  item.set_export_plan(options.export_plan);
-  item.set_export_scores(options.export_scores);
-  if (options.window_rows != 0) {
-    v1::Window& window = *item.mutable_window();
-    window.set_rows(options.window_rows);
-    window.set_dtype(static_cast<v1::DType>(options.window_dtype));
-    window.set_slot(options.window_slot);
-    window.mutable_positions()->Assign(options.window_positions.begin(), options.window_positions.end());
-  }
-  return request;
-}
-
-Evicted ToEvicted(const v1::EvictedSequence& reply) {
-  Evicted evicted;
-  evicted.no_op = reply.no_op();
-  evicted.budget_tokens = reply.budget_tokens();
-  evicted.lengths.assign(reply.lengths().begin(), reply.lengths().end());
-  evicted.kept.assign(reply.kept().begin(), reply.kept().end());
-  evicted.blocks_freed = reply.blocks_freed();
-  evicted.bytes_evicted = reply.bytes_evicted();
-  evicted.bytes_returned = reply.bytes_returned();
-  evicted.version = reply.version();
-  evicted.queue_us = reply.queue_us();
-  evicted.score_us = reply.score_us();
-  evicted.select_us = reply.select_us();
-  evicted.compact_us = reply.compact_us();
-  return evicted;
 }
 
 }  // namespace
@@ -176,14 +133,15 @@ absl::Status Sequence::Wrote(uint32_t tokens) {
 
 absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   if (absl::Status status = impl_->Alive(); !status.ok()) return status;
-  absl::StatusOr<v1::EvictRequest> request = ToRequest(options);
-  if (!request.ok()) return request.status();
-  v1::EvictSequence& item = *request->mutable_sequences(0);
+  v1::EvictRequest request;
+  v1::EvictSequence& item = *request.add_sequences();
   item.set_sequence(impl_->id);
   item.set_request_id(impl_->lease->NextRequestId());
   item.set_written_tokens(impl_->written);
+  absl::Status status = Fill(options, item);
+  if (!status.ok()) return status;
   v1::EvictResponse response;
-  absl::Status status = impl_->lease->Call(&v1::Steward::Stub::Evict, *std::move(request), &response);
+  status = impl_->lease->Call(&v1::Steward::Stub::Evict, std::move(request), &response);
   // Unless the call was refused whole, the eviction may go on, or may have moved some units: their rows have no room
   // left.
   if (!status.ok() && !absl::IsInvalidArgument(status)) impl_->reserved = impl_->written;
@@ -198,6 +156,7 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   if (evicted.lengths.size() != impl_->table.units() || evicted.kept.size() != impl_->table.units()) {
     return Misanswered("Evict", impl_->id);
   }
+  impl_->planned = impl_->planned || (!options.plan_only && !evicted.no_op);
   if (reply.plan_bytes() != 0) {
     absl::StatusOr<const kvs_plan*> plan = OpenPlan(impl_->lease->plans(), reply.plan_offset(), reply.plan_bytes(),
                                                     impl_->id, evicted.lengths, evicted.kept);
@@ -205,6 +164,37 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
     evicted.plan = *plan;
   }
   return evicted;
+}
+
+bool Sequence::EvictionDue(uint32_t budget_tokens) const {
+  uint64_t most = budget_tokens;  // residents of a unit that are not yet worth an eviction
+  for (uint32_t unit = 0; unit < impl_->table.units(); ++unit) {
+    const SequenceTable::Row row = impl_->table.Current(unit);
+    if (impl_->planned) most = row.row_len;
+    if (row.Residents(impl_->written) >= most + KVS_BLOCK_TOKENS) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<uint32_t> Sequence::Observe(const ObserveOptions& options) {
+  if (absl::Status status = impl_->Alive(); !status.ok()) return status;
+  v1::ObserveRequest request;
+  v1::ObserveSequence& item = *request.add_sequences();
+  item.set_sequence(impl_->id);
+  item.set_request_id(impl_->lease->NextRequestId());
+  item.set_written_tokens(impl_->written);
+  absl::Status status = Fill(options, item);
+  if (!status.ok()) return status;
+  v1::ObserveResponse response;
+  status = impl_->lease->Call(&v1::Steward::Stub::Observe, std::move(request), &response);
+  if (!status.ok()) return status;
+  if (response.sequences_size() != 1 || response.sequences(0).sequence() != impl_->id) {
+    return Misanswered("Observe", impl_->id);
+  }
+  const v1::ObservedSequence& reply = response.sequences(0);
+  impl_->Settle(reply.version());
+  if (status = ToStatus(reply.outcome()); !status.ok()) return status;
+  return reply.observed_tokens();
 }
 
 absl::Status Sequence::Truncate(uint32_t tokens) {

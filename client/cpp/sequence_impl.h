@@ -35,6 +35,7 @@ struct Sequence::Impl {
   uint64_t version = 0;
   uint32_t written = 0;
   uint32_t reserved = 0;
+  bool planned = false;  // an eviction has settled it
   bool released = false;
 };
 

@@ -57,8 +57,7 @@ absl::StatusOr<Evicted> Session::Evict(const std::string& policy, uint32_t budge
 
 absl::StatusOr<Evicted> Session::Evict(EvictOptions options) {
   options.policy = policy_;
-  options.window_rows = kWindowRows;
-  options.window_slot = options_.window_slot;
+  options.window = {.rows = kWindowRows, .slot = options_.window_slot};
   absl::StatusOr<Evicted> evicted = cache_.sequence().Evict(options);
   if (!evicted.ok()) return evicted;
   budget_tokens_ = evicted->budget_tokens;

@@ -151,8 +151,7 @@ Reading EvictOnce(Client& client, uint64_t id, bool compacts) {
   if (!sequence.Reserve(kTokens).ok() || !sequence.Wrote(kTokens).ok()) std::exit(1);
   EvictOptions options;
   options.budget_tokens = kBudget;
-  options.window_rows = kWindow;
-  options.window_dtype = ElementType::kBF16;
+  options.window = {.rows = kWindow, .dtype = ElementType::kBF16};
   const auto begin = Clock::now();
   const Evicted evicted = Must(sequence.Evict(options));
   const std::chrono::duration<double, std::micro> took = Clock::now() - begin;

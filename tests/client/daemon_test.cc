@@ -50,8 +50,7 @@ EvictOptions Budget(const std::string& policy, uint32_t tokens) {
   EvictOptions options;
   options.policy = policy;
   options.budget_tokens = tokens;
-  options.window_rows = kRows;
-  options.window_slot = 1;
+  options.window = {.rows = kRows, .slot = 1};
   options.export_plan = true;
   options.export_scores = true;
   return options;

@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
     tokens.WriteUpTo(kTokens);
     kvsteward::EvictOptions eviction;
     eviction.budget_tokens = 100;
-    eviction.window_rows = options.window_rows;
+    eviction.window.rows = options.window_rows;
     Say('e');
     if (auto evicted = sequence->Evict(eviction); !evicted.ok()) Fail(evicted.status());
   }

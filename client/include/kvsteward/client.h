@@ -46,24 +46,52 @@ struct ClientOptions {
   uint32_t window_rows = 32;
   uint32_t window_slots = 1;
   uint64_t plan_bytes = 0;
+  uint64_t input_bytes = 0;  // room for what some policies read besides: see Inputs
   std::chrono::milliseconds call_timeout{30'000};
   std::function<void()> on_draining;  // from a thread of the client's; must not block nor destroy the client
 };
 
+// Query rows in a window slot, after RoPE. No rows: no window.
+struct Window {
+  uint32_t rows = 0;
+  uint32_t slot = 0;
+  ElementType dtype = ElementType::kF32;
+  std::vector<uint32_t> positions;  // empty: the last rows of the written tokens
+};
+
+// What some policies read besides, as offsets (multiples of 64) into Client::InputArea(). Residents are those of the
+// sequence now, all units' one after the other.
+struct Inputs {
+  std::optional<uint64_t> classes;           // uint8 [written], by position
+  std::optional<uint64_t> scores;            // float [residents], at least 0
+  std::optional<uint64_t> projected_norms;   // float [residents]
+  std::optional<uint64_t> query_mean;        // float [layers, query_heads, head_dim]
+  std::optional<uint64_t> query_covariance;  // float [layers, query_heads, head_dim, head_dim]
+};
+
 // What may be asked of one eviction. Exactly one budget is set.
 struct EvictOptions {
-  std::string policy;  // a preset's name or a policy as YAML; empty: the sidecar's default
+  std::string policy;  // a preset's name or a policy as YAML; empty: the tenant's default
   std::optional<uint32_t> budget_tokens;
   std::optional<uint32_t> budget_ppm;
   std::optional<uint64_t> budget_bytes;
-  uint32_t window_rows = 0;  // rows in the window slot `window_slot`; 0: no window
-  uint32_t window_slot = 0;
-  ElementType window_dtype = ElementType::kF32;
-  std::vector<uint32_t> window_positions;  // empty: the last rows of the written tokens
+  Window window;
+  Inputs inputs;
+  bool lazy = false;  // a no-op unless EvictionDue
   bool plan_only = false;
   bool export_plan = false;
   bool export_scores = false;
   std::optional<uint64_t> if_version;
+};
+
+// Rows for running scores: those at the observed tokens and the positions right behind. A budget where the policy's
+// signal depends on it, at most one.
+struct ObserveOptions {
+  std::string policy;  // one that accumulates `running`; empty: the tenant's default
+  std::optional<uint32_t> budget_tokens;
+  std::optional<uint32_t> budget_ppm;
+  std::optional<uint64_t> budget_bytes;
+  Window window;
 };
 
 struct Evicted {
@@ -75,6 +103,7 @@ struct Evicted {
   uint64_t bytes_evicted = 0;
   uint64_t bytes_returned = 0;
   uint64_t version = 0;
+  uint32_t unsplit_layers = 0;     // layers in which `split` found room for no full head
   const kvs_plan* plan = nullptr;  // until the next call that names the sequence
   uint64_t queue_us = 0, score_us = 0, select_us = 0, compact_us = 0;
 };
@@ -121,6 +150,12 @@ class Sequence {
   absl::Status Wrote(uint32_t tokens);
 
   absl::StatusOr<Evicted> Evict(const EvictOptions& options);
+  // Whether some unit has a block of residents more than the last eviction left it, or than `budget_tokens` before the
+  // first: evicting earlier would move much for little. Makes no call, so it may be asked at every step.
+  bool EvictionDue(uint32_t budget_tokens) const;
+  // Adds query rows to the sequence's running scores, each row once and in order; returns how many tokens are observed.
+  // ABORTED if rows are skipped or repeated.
+  absl::StatusOr<uint32_t> Observe(const ObserveOptions& options);
   // Forgets the newest tokens, down to `tokens` seen, and frees the room behind them. FAILED_PRECONDITION below what
   // the last eviction saw.
   absl::Status Truncate(uint32_t tokens);
@@ -163,6 +198,8 @@ class Client {
   // Valid until Reattach.
   std::byte* WindowSlot(uint32_t slot) const;
   uint64_t window_slot_bytes() const;
+  // Room for Inputs, input_bytes long. Valid until Reattach.
+  std::span<std::byte> InputArea() const;
   uint64_t block_bytes() const;
   std::string lease_name() const;
   std::string backend() const;
