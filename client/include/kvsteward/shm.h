@@ -14,7 +14,7 @@
  *   extents     KV blocks, read and written by the worker. Extent i holds blocks [i * n, (i + 1) * n), n from Attach;
  *               mapped one behind the other, block b lies at base + b * block_bytes.
  *   tables      rows of blocks, read-only to the worker; grows by further chunks.
- *   statistics  window slots and the self-test, written by the worker.
+ *   statistics  the self-test, window slots and the inputs area, written by the worker.
  *   plans       what the last eviction of a sequence kept, read-only to the worker.
  *
  * A block is 16 tokens of one (layer, kv head): K [16, head_dim], then V [16, head_dim], in the lease's dtype, C order.
@@ -94,11 +94,14 @@ struct kvs_row {
 };
 #pragma GCC diagnostic pop
 
-/* ---- Statistics region ------------------------------------------------------------------------------------------ */
+/* ---- Statistics region ----------------------------------------------------------------------------------------------
+ *   kvs_region_header | self-test | window slots | inputs area, of Attach's input_bytes
+ * A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order,
+ * packed. The inputs area is the worker's to divide: Evict names where in it each input lies, at multiples of
+ * KVS_ALIGNMENT, as packed uint8_t (classes) or float (the others), C order. What a call names must not change until
+ * its reply. */
 #define KVS_SELF_TEST_OFFSET 64u /* 16 bytes: the ticket, each byte xor 0x5a */
 #define KVS_WINDOWS_OFFSET 4096u /* window slot s at KVS_WINDOWS_OFFSET + s * window_slot_bytes (from Attach) */
-/* A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order,
- * packed. */
 
 /* ---- Plan region ----------------------------------------------------------------------------------------------------
  * Evict says at which offset its plan lies, if one was asked for. Valid until the next call that names the sequence.
@@ -131,6 +134,10 @@ static inline uint64_t kvs_rows_offset(uint32_t units) {
 }
 static inline uint64_t kvs_table_bytes(uint32_t units, uint32_t row_capacity) {
   return kvs_rows_offset(units) + 2 * (uint64_t)units * kvs_row_stride(row_capacity);
+}
+/* Where the inputs area begins in the statistics region: AttachResponse.inputs_offset. */
+static inline uint64_t kvs_inputs_offset(uint32_t window_slots, uint64_t window_slot_bytes) {
+  return KVS_WINDOWS_OFFSET + window_slots * window_slot_bytes;
 }
 static inline const uint64_t* kvs_unit_word(const struct kvs_sequence_table* table, uint32_t unit) {
   return (const uint64_t*)((const uint8_t*)table + sizeof(struct kvs_sequence_table)) + unit;
