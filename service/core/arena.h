@@ -28,6 +28,8 @@ struct Tenant {
   std::string name;
   uint64_t hard_limit = 0;
   uint64_t charged = 0;
+  PolicyRef configured;
+  PolicyRef policy;  // of calls that name none
 };
 
 // Invariants: ledger().exact(); a tenant's charge is the sum of its accounts' and never above its hard limit.
@@ -37,6 +39,8 @@ class Arena {
 
   std::optional<size_t> FindTenant(const std::string& name) const;
   const std::vector<Tenant>& tenants() const { return tenants_; }  // by name
+  // Null: the configured one.
+  void SetPolicy(size_t tenant, PolicyRef policy);
   const Ledger& ledger() const { return ledger_; }
 
   // Bytes that the account could still be charged.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ namespace kvsteward::core {
 struct TenantConfig {
   std::string name;
   uint64_t hard_limit_bytes = 0;  // of arena bytes, metadata included
+  PolicyRef policy = nullptr;     // of calls that name none, until SetTenantAsked. Not null if there are such calls
 };
 
 struct Config {
@@ -37,9 +39,12 @@ uint64_t TableBytes(int32_t units, uint32_t row_capacity);
 // Bytes of a plan in the plan region for units of these lengths.
 uint64_t PlanBytes(const std::vector<int32_t>& lengths, bool scores);
 
+// What a request's budget comes to in tokens per unit once `seen` tokens were seen; 0 if it comes to none. Pure.
+using BudgetTokens = std::function<int64_t(const LeaseSpec& lease, const EvictSpec& spec, int32_t seen)>;
+
 class Core {
  public:
-  explicit Core(Config config);
+  Core(Config config, BudgetTokens budget_tokens);
   ~Core();
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;

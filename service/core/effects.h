@@ -45,7 +45,9 @@ struct EvictResult {
   SequenceId sequence = 0;
   Outcome outcome;
   bool no_op = false;
+  PolicyRef policy;  // that decided, the tenant's if the request named none; null on a refusal before it was looked up
   int32_t budget_tokens = 0;
+  int32_t unsplit_layers = 0;    // layers in which `split` found room for no full head
   std::vector<int32_t> lengths;  // [units] residents before; empty on a refusal
   std::vector<int32_t> kept;     // [units] residents after (planned, with plan_only)
   uint32_t units_compacted = 0;  // less than all after a cancel
@@ -60,6 +62,17 @@ struct EvictReply {
   std::string tenant;  // for metrics
   std::vector<EvictResult> results;
 };
+struct ObserveResult {
+  SequenceId sequence = 0;
+  Outcome outcome;
+  int32_t observed_tokens = 0;  // rows below are in the running scores
+  uint64_t version = 0;
+  EvictTimes times;
+};
+struct ObserveReply {
+  std::string tenant;  // for metrics
+  std::vector<ObserveResult> results;
+};
 struct ReleaseSequenceReply {
   uint64_t blocks_freed = 0;
 };
@@ -69,6 +82,7 @@ struct TenantStatus {
   uint64_t hard_limit_bytes = 0;
   uint64_t charged_bytes = 0;  // all its objects
   uint64_t used_bytes = 0;     // blocks of its sequences
+  PolicyRef policy;            // of calls that name none
 };
 enum class LeaseState : uint8_t { kAttaching, kAttached, kLive, kEnding, kQuarantined };
 struct LeaseStatus {
@@ -88,9 +102,10 @@ struct StatusReply {
   std::vector<TenantStatus> tenants;
   std::vector<LeaseStatus> leases;
 };
+struct SetTenantReply {};
 
 using ReplyBody = std::variant<std::monostate, AttachReply, CreateSequenceReply, ReserveReply, TruncateReply,
-                               EvictReply, ReleaseSequenceReply, StatusReply>;
+                               EvictReply, ObserveReply, ReleaseSequenceReply, StatusReply, SetTenantReply>;
 
 // Ends a call. With an outcome that is not OK the body is monostate. For a Hold stream it ends the stream.
 struct Reply {
@@ -171,6 +186,7 @@ struct StorePositions {
 };
 
 // ---- The device ----------------------------------------------------------------------------------------------------
+// One job: an eviction, or rows into running scores.
 struct RunEvict {  // answered by EvictPlanned
   JobId job = 0;
   LeaseId lease = 0;
@@ -180,9 +196,15 @@ struct RunEvict {  // answered by EvictPlanned
   TablePlace table;
   std::vector<Unit> units;
   int32_t written_tokens = 0;
+  int32_t observed_tokens = 0;  // rows below are in the running scores,
+  PolicyRef accumulated;        // which this policy's stages made; null: none are
+  uint8_t norms = 0;            // which kind the units' `normed` counts, as EvictPlanned said
+  bool observe = false;         // only accumulate rows
+  bool plan_only = false;
   bool export_plan = false;
   bool export_scores = false;
   PlanPlace plan;
+  PolicyRef policy;
   std::shared_ptr<const EvictSpec> spec;
 };
 struct CompactTo {

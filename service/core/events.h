@@ -11,6 +11,10 @@
 
 #include "service/core/types.h"
 
+namespace kvsteward::engine {
+struct Policy;  // core hands policies on and never looks into them
+}
+
 namespace kvsteward::core {
 
 // ---- The fd socket: the lease's life -------------------------------------------------------------------------------
@@ -100,8 +104,9 @@ struct TruncateAsked {
   int32_t tokens = 0;  // tokens seen from now on
 };
 
-// What the device needs and core does not: policy, budget, queries. Steward's business; core only hands it on.
+// What the device needs and core does not: budget, queries, inputs. Steward's business; core only hands it on.
 struct EvictSpec;
+using PolicyRef = std::shared_ptr<const engine::Policy>;
 
 struct EvictItem {
   SequenceId sequence = 0;
@@ -110,14 +115,31 @@ struct EvictItem {
   int32_t written_tokens = 0;
   std::optional<uint64_t> if_version;
   bool plan_only = false;
+  bool lazy = false;           // only if some unit has a block more than its budget
   bool export_plan = false;    // masks and index lists are wanted in the plan region
   bool export_scores = false;  // scores too
+  PolicyRef policy;            // null: the tenant's
   std::shared_ptr<const EvictSpec> spec;
 };
 struct EvictAsked {
   CallId call = 0;
   LeaseRef lease;
   std::vector<EvictItem> items;
+};
+
+// Rows of queries for a sequence's running scores.
+struct ObserveItem {
+  SequenceId sequence = 0;
+  uint64_t request_id = 0;
+  uint64_t request_hash = 0;
+  int32_t written_tokens = 0;
+  PolicyRef policy;  // null: the tenant's
+  std::shared_ptr<const EvictSpec> spec;
+};
+struct ObserveAsked {
+  CallId call = 0;
+  LeaseRef lease;
+  std::vector<ObserveItem> items;
 };
 
 struct ReleaseSequenceAsked {
@@ -140,14 +162,20 @@ struct EvictTimes {
   uint64_t select_us = 0;
   uint64_t compact_us = 0;
 };
-// Stages 1-8 of a job are done (or refused: then nothing of the sequence changed).
+// Stages 1-8 of a job are done, or its rows are in the running scores (or it was refused: then nothing of the sequence
+// changed but the cached norms).
 struct EvictPlanned {
   JobId job = 0;
   Outcome outcome;
   bool no_op = false;
-  bool norms_cached = false;  // every resident's value norm is in the side array now
-  int32_t budget_tokens = 0;  // k
-  std::vector<int32_t> kept;  // [units]; empty on a no-op or a refusal
+  // What the side array has now: this kind of value norm of every resident, 0: no norms that may be used. None: it is
+  // as it was.
+  std::optional<uint8_t> norms;
+  int32_t budget_tokens = 0;     // k
+  int32_t observed_tokens = -1;  // every resident's running score is stored, rows below are in it; -1: as it was
+  int32_t unsplit_layers = 0;
+  std::vector<int32_t> kept;    // [units]; empty on a no-op, a refusal or an Observe
+  std::vector<int32_t> scored;  // [units] of `kept`, those with a running score, the first ones; empty: none
   EvictTimes times;
 };
 // A wave of units is copied and published, in the order given; on a cancel, the first `units` of it.
@@ -175,10 +203,16 @@ struct StatusAsked {
   CallId call = 0;
 };
 struct DrainAsked {};
+// What a tenant's calls use that name no policy; running jobs keep theirs.
+struct SetTenantAsked {
+  CallId call = 0;
+  std::string tenant;
+  PolicyRef policy;  // null: back to the configured one
+};
 
-using Event =
-    std::variant<SocketOpened, SocketClosed, Detached, ProcessGone, AttachAsked, HoldOpened, SelfTested,
-                 CreateSequenceAsked, ReserveAsked, TruncateAsked, EvictAsked, ReleaseSequenceAsked, CallCancelled,
-                 EvictPlanned, UnitsCompacted, JobEnded, ObjectReady, ObjectDestroyed, StatusAsked, DrainAsked>;
+using Event = std::variant<SocketOpened, SocketClosed, Detached, ProcessGone, AttachAsked, HoldOpened, SelfTested,
+                           CreateSequenceAsked, ReserveAsked, TruncateAsked, EvictAsked, ObserveAsked,
+                           ReleaseSequenceAsked, CallCancelled, EvictPlanned, UnitsCompacted, JobEnded, ObjectReady,
+                           ObjectDestroyed, StatusAsked, DrainAsked, SetTenantAsked>;
 
 }  // namespace kvsteward::core

@@ -26,16 +26,17 @@ namespace kvsteward::core {
 struct LastRequest {
   uint64_t id = 0;  // 0: none
   uint64_t hash = 0;
-  std::variant<std::monostate, ReserveResult, TruncateReply, EvictResult> result;
+  std::variant<std::monostate, ReserveResult, TruncateReply, EvictResult, ObserveResult> result;
 };
 
-struct PendingRelease {  // waits for the sequence's eviction to end
+struct PendingRelease {  // waits for the sequence's job to end
   CallId call = 0;       // 0: the caller went away
   uint64_t request_id = 0;
   uint64_t request_hash = 0;
 };
 
-// Invariants: base of every unit <= written <= reserved <= max_tokens. A unit's row has exactly the blocks of its
+// Invariants: base of every unit <= written <= reserved <= max_tokens; observed <= written, and `accumulated` is null
+// and nothing scored iff it is 0; nothing is normed if `norms` is 0. A unit's row has exactly the blocks of its
 // residents at `reserved` tokens; while a job runs, units it has settled have exactly those of `kept`.
 struct Sequence {
   SequenceId id = 0;
@@ -44,6 +45,9 @@ struct Sequence {
   int32_t reserved = 0;  // room, in tokens seen
   uint64_t version = 1;
   std::vector<Unit> units;
+  int32_t observed = 0;      // rows of tokens below it are in the running scores,
+  PolicyRef accumulated;     // which are those of this policy's first stages
+  uint8_t norms = 0;         // kind of value norm that the units' `normed` counts
   uint64_t blocks = 0;       // of all rows
   uint32_t longest_row = 0;  // in blocks; while a job runs, at least that
   TablePlace table;
@@ -59,7 +63,7 @@ struct Sequence {
 // Residents of a unit once its sequence has seen `tokens`. REQUIRES: tokens >= unit.base.
 inline int32_t ResidentsAt(const Unit& unit, int32_t tokens) { return unit.kept + (tokens - unit.base); }
 
-// One eviction on the device.
+// One eviction on the device, or rows on their way into running scores.
 enum class JobStage : uint8_t {
   kPlanning,    // RunEvict is under way
   kShort,       // waits in Lease::short_jobs for free blocks
@@ -75,21 +79,23 @@ struct Job {
   uint64_t request_id = 0;
   uint64_t request_hash = 0;
   bool plan_only = false;
+  bool observe = false;
   JobStage stage = JobStage::kPlanning;
   bool cancelled = false;
-  bool norms_cached = false;
+  bool norms_cached = false;        // of all residents
+  std::vector<int32_t> scored;      // [units] residents with a running score once the unit is settled; empty: none
   std::vector<uint32_t> shrinking;  // units that lose tokens, ascending
   size_t sent = 0;                  // of these, sent to the device
   size_t settled = 0;               // of these, compacted
   std::vector<CompactTo> wave;      // under way; its blocks are the job's
   Run plan;                         // place in Lease::plans, the sequence's once the job has ended well
   Time short_since;
-  EvictResult result;
+  EvictResult result;  // an Observe has but outcome and times of it
 };
 
-// A call with one answer for many evictions.
-struct EvictCall {
-  std::vector<EvictResult> results;
+// A call with one answer for many jobs.
+struct DeviceCall {
+  std::variant<EvictReply, ObserveReply> reply;
   size_t running = 0;
 };
 

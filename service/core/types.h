@@ -38,7 +38,7 @@ struct Object {
   ObjectKind kind = ObjectKind::kExtent;
   uint32_t index = 0;          // of its kind within the lease; an extent's blocks start at index * blocks per extent
   uint64_t bytes = 0;          // exported to the worker
-  uint64_t private_bytes = 0;  // positions and norms of an extent's tokens, beside it in the sidecar only
+  uint64_t private_bytes = 0;  // an extent's side arrays, in the sidecar only
 };
 
 // Where a sequence's rows lie in the table region.
@@ -57,12 +57,14 @@ struct PlanPlace {
 };
 
 // One unit as core knows it. Residents after T tokens seen: kept + (T - base).
-// Invariants: kept <= base; normed <= residents; `row` holds at least the residents.
+// Invariants: kept <= base; normed, scored <= residents; `row` holds at least the residents.
 struct Unit {
   std::vector<Run> row;
-  int32_t kept = 0;    // residents when the row was last settled (creation, import, eviction)
-  int32_t base = 0;    // tokens seen at that moment
-  int32_t normed = 0;  // residents whose value norms are cached, the first ones
+  int32_t kept = 0;      // residents when the row was last settled (creation, import, eviction)
+  int32_t base = 0;      // tokens seen at that moment
+  int32_t normed = 0;    // residents whose value norms are cached, the first ones
+  int32_t scored = 0;    // residents whose running score is stored, the first ones
+  int32_t planned = -1;  // residents that the last plan left it; -1: there was none
 };
 
 // Bytes of the arena by state; they always add up to it (P8).
