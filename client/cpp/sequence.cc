@@ -156,7 +156,7 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
   if (evicted.lengths.size() != impl_->table.units() || evicted.kept.size() != impl_->table.units()) {
     return Misanswered("Evict", impl_->id);
   }
-  impl_->planned = impl_->planned || (!options.plan_only && !evicted.no_op);
+  if (!options.plan_only && !evicted.no_op) impl_->planned_at = impl_->written;
   if (reply.plan_bytes() != 0) {
     absl::StatusOr<const kvs_plan*> plan = OpenPlan(impl_->lease->plans(), reply.plan_offset(), reply.plan_bytes(),
                                                     impl_->id, evicted.lengths, evicted.kept);
@@ -167,11 +167,10 @@ absl::StatusOr<Evicted> Sequence::Evict(const EvictOptions& options) {
 }
 
 bool Sequence::EvictionDue(uint32_t budget_tokens) const {
-  uint64_t most = budget_tokens;  // residents of a unit that are not yet worth an eviction
+  // Every token joins all units, so they have all grown by as much since the last eviction.
+  if (impl_->planned_at) return impl_->written >= uint64_t{*impl_->planned_at} + KVS_BLOCK_TOKENS;
   for (uint32_t unit = 0; unit < impl_->table.units(); ++unit) {
-    const SequenceTable::Row row = impl_->table.Current(unit);
-    if (impl_->planned) most = row.row_len;
-    if (row.Residents(impl_->written) >= most + KVS_BLOCK_TOKENS) return true;
+    if (Residents(unit) >= uint64_t{budget_tokens} + KVS_BLOCK_TOKENS) return true;
   }
   return false;
 }
@@ -209,6 +208,7 @@ absl::Status Sequence::Truncate(uint32_t tokens) {
   impl_->written = std::min(response.tokens(), impl_->max_tokens);
   impl_->reserved = std::clamp(response.reserved_tokens(), impl_->written, impl_->max_tokens);
   impl_->version = response.version();
+  if (impl_->planned_at) impl_->planned_at = std::min(*impl_->planned_at, impl_->written);
   return absl::OkStatus();
 }
 

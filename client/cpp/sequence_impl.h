@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,7 +36,7 @@ struct Sequence::Impl {
   uint64_t version = 0;
   uint32_t written = 0;
   uint32_t reserved = 0;
-  bool planned = false;  // an eviction has settled it
+  std::optional<uint32_t> planned_at;  // tokens written when it was last evicted
   bool released = false;
 };
 

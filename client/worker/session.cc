@@ -61,16 +61,11 @@ absl::StatusOr<Evicted> Session::Evict(EvictOptions options) {
   absl::StatusOr<Evicted> evicted = cache_.sequence().Evict(options);
   if (!evicted.ok()) return evicted;
   budget_tokens_ = evicted->budget_tokens;
-  kept_ = evicted->kept;
   return evicted;
 }
 
 absl::StatusOr<bool> Session::EvictIfDue() {
-  bool due = false;
-  for (uint32_t unit = 0; unit < kept_.size(); ++unit) {
-    due = due || cache_.Residents(unit) >= kept_[unit] + kBlockTokens;
-  }
-  if (!due) return false;
+  if (budget_tokens_ == 0 || !cache_.sequence().EvictionDue(budget_tokens_)) return false;
   EvictOptions options;
   options.budget_tokens = budget_tokens_;
   absl::StatusOr<Evicted> evicted = Evict(std::move(options));

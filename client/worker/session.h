@@ -73,7 +73,6 @@ class Session {
   uint32_t last_token_ = 0;
   std::string policy_;          // of the last eviction
   uint32_t budget_tokens_ = 0;  // 0: never evicted
-  std::vector<uint32_t> kept_;  // [units] by the last eviction
 };
 
 }  // namespace kvsteward::worker
