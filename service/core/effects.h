@@ -45,7 +45,7 @@ struct EvictResult {
   SequenceId sequence = 0;
   Outcome outcome;
   bool no_op = false;
-  PolicyRef policy;  // that decided, the tenant's if the request named none; null on a refusal before it was looked up
+  PolicyRef policy;  // the tenant's if the request named none
   int32_t budget_tokens = 0;
   int32_t unsplit_layers = 0;    // layers in which `split` found room for no full head
   std::vector<int32_t> lengths;  // [units] residents before; empty on a refusal
@@ -68,6 +68,7 @@ struct ObserveResult {
   int32_t observed_tokens = 0;  // rows below are in the running scores
   uint64_t version = 0;
   EvictTimes times;
+  PolicyRef policy;  // as in EvictResult
 };
 struct ObserveReply {
   std::string tenant;  // for metrics
