@@ -1,6 +1,7 @@
 #include "service/core/arena.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kvsteward::core {
 namespace {
@@ -15,7 +16,9 @@ uint64_t ExtentBytesOf(const Object& object) { return object.kind == ObjectKind:
 
 Arena::Arena(const Config& config) {
   for (const TenantConfig& tenant : config.tenants) {
-    if (!FindTenant(tenant.name)) tenants_.push_back({tenant.name, tenant.hard_limit_bytes, 0});
+    if (!FindTenant(tenant.name)) {
+      tenants_.push_back({tenant.name, tenant.hard_limit_bytes, 0, tenant.policy, tenant.policy});
+    }
   }
   std::sort(tenants_.begin(), tenants_.end(), [](const Tenant& a, const Tenant& b) { return a.name < b.name; });
   ledger_.arena = config.arena_bytes;
@@ -27,6 +30,10 @@ std::optional<size_t> Arena::FindTenant(const std::string& name) const {
     if (tenants_[i].name == name) return i;
   }
   return std::nullopt;
+}
+
+void Arena::SetPolicy(size_t tenant, PolicyRef policy) {
+  tenants_[tenant].policy = policy != nullptr ? std::move(policy) : tenants_[tenant].configured;
 }
 
 uint64_t Arena::Room(const Account& account) const {

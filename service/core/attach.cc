@@ -36,7 +36,7 @@ void Core::State::On(const AttachAsked& event) {
   const std::optional<uint64_t> statistics = RoundUp(std::max<uint64_t>(event.statistics_bytes, 1), config.page_bytes);
   if (!statistics || *statistics > kMostRegionBytes) {
     return Refuse(event.call, Code::kInvalidArgument,
-                  absl::StrCat("window_slots and window_rows ask for ", event.statistics_bytes,
+                  absl::StrCat("window_slots, window_rows and input_bytes ask for ", event.statistics_bytes,
                                " bytes of statistics; at most ", kMostRegionBytes, " are possible"));
   }
   const std::optional<uint64_t> plans = RoundUp(event.plan_bytes, config.page_bytes);
@@ -53,11 +53,12 @@ void Core::State::On(const AttachAsked& event) {
   const uint64_t needed = *statistics + *plans;
   const uint64_t room = arena.Room(lease.account);
   if (needed > room) {
-    return Refuse(event.call,
-                  Outcome{Code::kResourceExhausted,
-                          absl::StrCat("the lease's regions need ", needed, " bytes and ", room,
-                                       " are free for this tenant; ask for fewer window slots or plan_bytes"),
-                          Shortage{needed, room, 0, 0}});
+    return Refuse(
+        event.call,
+        Outcome{Code::kResourceExhausted,
+                absl::StrCat("the lease's regions need ", needed, " bytes and ", room,
+                             " are free for this tenant; ask for fewer window slots, input_bytes or plan_bytes"),
+                Shortage{needed, room, 0, 0}});
   }
 
   lease.attach_begun = true;

@@ -36,6 +36,10 @@ absl::Status CheckSequence(const Lease& lease, const Sequence& sequence, const J
   if (sequence.written < 0 || sequence.written > sequence.reserved || sequence.reserved > sequence.max_tokens) {
     return Broken(name, ": written ", sequence.written, " reserved ", sequence.reserved);
   }
+  if (sequence.observed < 0 || sequence.observed > sequence.written ||
+      (sequence.observed == 0) != (sequence.accumulated == nullptr)) {
+    return Broken(name, ": observed ", sequence.observed, " written ", sequence.written);
+  }
   uint64_t blocks = 0;
   uint64_t longest = 0;
   for (size_t u = 0; u < sequence.units.size(); ++u) {
@@ -43,8 +47,10 @@ absl::Status CheckSequence(const Lease& lease, const Sequence& sequence, const J
     if (unit.kept < 0 || unit.kept > unit.base || unit.base > sequence.written) {
       return Broken(name, " unit ", u, ": kept ", unit.kept, " base ", unit.base, " written ", sequence.written);
     }
-    if (unit.normed < 0 || unit.normed > ResidentsAt(unit, sequence.written)) {
-      return Broken(name, " unit ", u, ": normed ", unit.normed);
+    const int32_t residents = ResidentsAt(unit, sequence.written);
+    if (unit.normed < 0 || unit.normed > (sequence.norms == 0 ? 0 : residents) || unit.scored < 0 ||
+        unit.scored > (sequence.observed == 0 ? 0 : residents) || unit.planned < -1) {
+      return Broken(name, " unit ", u, ": normed ", unit.normed, " scored ", unit.scored, " planned ", unit.planned);
     }
     const auto u32 = static_cast<uint32_t>(u);
     const bool settled =

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "service/core/state.h"
 
 namespace kvsteward::core {
@@ -19,9 +20,14 @@ Config Bounded(Config config) {
 
 }  // namespace
 
-Core::State::State(Config given) : config(Bounded(std::move(given))), arena(config), next_epoch(config.first_epoch) {}
+Core::State::State(Config given, BudgetTokens tokens)
+    : config(Bounded(std::move(given))),
+      budget_tokens(std::move(tokens)),
+      arena(config),
+      next_epoch(config.first_epoch) {}
 
-Core::Core(Config config) : state_(std::make_unique<State>(std::move(config))) {}
+Core::Core(Config config, BudgetTokens budget_tokens)
+    : state_(std::make_unique<State>(std::move(config), std::move(budget_tokens))) {}
 Core::~Core() = default;
 
 std::vector<Effect> Core::Apply(const Event& event, Time now) {
@@ -82,13 +88,13 @@ void Core::State::On(const CallCancelled& event) {
       // What is being created for it stays with the lease, and the next in the queue waits for that.
       std::erase_if(lease.queue, [&](const QueuedCall& queued) { return queued.call == event.call; });
       break;
-    case CallKind::kEvict: {
-      evict_calls.erase(event.call);
+    case CallKind::kDevice: {
+      device_calls.erase(event.call);
       for (const JobId id : lease.jobs) {
         Job& job = jobs.at(id);
         if (job.call != event.call) continue;
         job.call = 0;
-        CancelEvict(job);
+        StopJob(job);
       }
       break;
     }
@@ -104,7 +110,7 @@ void Core::State::On(const StatusAsked& event) {
   status.epoch = config.first_epoch;
   status.draining = draining;
   for (const Tenant& tenant : arena.tenants()) {
-    status.tenants.push_back({tenant.name, tenant.hard_limit, tenant.charged, 0});
+    status.tenants.push_back({tenant.name, tenant.hard_limit, tenant.charged, 0, tenant.policy});
   }
   for (const auto& [id, lease] : leases) {
     const uint64_t used = lease.ended() ? 0 : lease.account.used;  // an ended lease's are quarantined
@@ -113,6 +119,16 @@ void Core::State::On(const StatusAsked& event) {
                              lease.sequences.size(), lease.jobs.size()});
   }
   Answer(event.call, std::move(status));
+}
+
+void Core::State::On(const SetTenantAsked& event) {
+  const std::optional<size_t> tenant = arena.FindTenant(event.tenant);
+  if (!tenant) {
+    return Refuse(event.call, Code::kNotFound,
+                  absl::StrCat("tenant \"", event.tenant, "\" is not configured; name one that ListTenants shows"));
+  }
+  arena.SetPolicy(*tenant, event.policy);
+  Answer(event.call, SetTenantReply{});
 }
 
 void Core::State::On(const DrainAsked&) {

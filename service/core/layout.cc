@@ -9,7 +9,9 @@ namespace kvsteward::core {
 namespace {
 
 constexpr uint64_t kMostBytes = uint64_t{1} << 62;
-constexpr uint64_t kPrivateBytesPerBlock = KVS_BLOCK_TOKENS * (sizeof(int32_t) + sizeof(float));
+// Position, norm and running score of each token. The scores are charged though most leases never touch their pages:
+// what the arena has promised is then there when one begins to.
+constexpr uint64_t kPrivateBytesPerBlock = KVS_BLOCK_TOKENS * (sizeof(int32_t) + 2 * sizeof(float));
 
 }  // namespace
 

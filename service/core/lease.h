@@ -35,8 +35,8 @@ struct PendingRelease {  // waits for the sequence's job to end
   uint64_t request_hash = 0;
 };
 
-// Invariants: base of every unit <= written <= reserved <= max_tokens; observed <= written, and `accumulated` is null
-// and nothing scored iff it is 0; nothing is normed if `norms` is 0. A unit's row has exactly the blocks of its
+// Invariants: base of every unit <= written <= reserved <= max_tokens; observed <= written; `accumulated` is null iff
+// it is 0, and then nothing is scored; nothing is normed if `norms` is 0. A unit's row has exactly the blocks of its
 // residents at `reserved` tokens; while a job runs, units it has settled have exactly those of `kept`.
 struct Sequence {
   SequenceId id = 0;
@@ -95,7 +95,7 @@ struct Job {
 
 // A call with one answer for many jobs.
 struct DeviceCall {
-  std::variant<EvictReply, ObserveReply> reply;
+  ReplyBody reply;  // an EvictReply or ObserveReply
   size_t running = 0;
 };
 

@@ -143,7 +143,7 @@ void Core::State::End(Lease& lease) {
   const Outcome ended{Code::kUnavailable, "the lease ended; connect the fd socket again and attach", {}};
   const std::set<CallId> waiting = lease.calls;
   for (const CallId call : waiting) {
-    evict_calls.erase(call);
+    device_calls.erase(call);
     Refuse(call, ended);
   }
   lease.attach_calls.clear();
@@ -155,7 +155,7 @@ void Core::State::End(Lease& lease) {
   for (const JobId id : lease.jobs) {
     Job& job = jobs.at(id);
     job.call = 0;
-    CancelEvict(job);
+    StopJob(job);
   }
 }
 

@@ -28,9 +28,29 @@ const Result* Repeated(const Sequence& sequence, const Request& request, Outcome
 
 inline Outcome CheckIdle(const Sequence& sequence) {
   if (sequence.job == 0) return {};
-  return {Code::kFailedPrecondition,
-          absl::StrCat("sequence ", sequence.id, " is busy with an eviction; wait for its reply"),
-          {}};
+  return {
+      Code::kFailedPrecondition,
+      absl::StrCat("sequence ", sequence.id, " is busy on the device; wait for the reply of the call that named it"),
+      {}};
+}
+
+// The sequence that an item of a call for the device names; nullptr if `result` is its answer already.
+template <typename Result, typename Item>
+Sequence* NamedBy(Lease& lease, const Item& item, Result& result) {
+  result.sequence = item.sequence;
+  const auto found = lease.sequences.find(item.sequence);
+  if (found == lease.sequences.end()) {
+    result.outcome = {Code::kNotFound, absl::StrCat("sequence ", item.sequence, " is unknown; create it first"), {}};
+    return nullptr;
+  }
+  Sequence& sequence = found->second;
+  result.version = sequence.version;
+  if (const auto* past = Repeated<Result>(sequence, item, result.outcome)) {
+    result = *past;
+    return nullptr;
+  }
+  if (result.outcome.ok()) result.outcome = CheckIdle(sequence);
+  return result.outcome.ok() ? &sequence : nullptr;
 }
 
 // Takes note of what the worker has written.

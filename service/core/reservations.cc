@@ -186,7 +186,12 @@ void Core::State::On(const TruncateAsked& event) {
   }
   if (event.tokens < sequence.reserved) {
     ++sequence.version;
-    for (Unit& unit : sequence.units) unit.normed = std::min(unit.normed, ResidentsAt(unit, event.tokens));
+    for (Unit& unit : sequence.units) {
+      unit.normed = std::min(unit.normed, ResidentsAt(unit, event.tokens));
+      unit.scored = std::min(unit.scored, ResidentsAt(unit, event.tokens));
+    }
+    sequence.observed = std::min(sequence.observed, event.tokens);
+    if (sequence.observed == 0) sequence.accumulated = nullptr;
     ShortenRows(*lease, sequence, event.tokens);
   }
   sequence.written = event.tokens;

@@ -164,7 +164,7 @@ void Core::State::On(const ReleaseSequenceAsked& event) {
   if (sequence.job != 0) {
     sequence.release = {event.call, event.request_id, event.request_hash};
     Park(event.call, {CallKind::kRelease, lease->id, event.sequence});
-    return CancelEvict(jobs.at(sequence.job));
+    return StopJob(jobs.at(sequence.job));
   }
   const ReleaseSequenceReply reply = Release(*lease, sequence);
   RememberRelease(*lease, event.request_id, event.request_hash, reply);

@@ -1,7 +1,7 @@
 // Core's state and the functions that move it, by idea: leases.cc (sockets, Hold, the end), attach.cc, objects.cc
 // (memory objects and growth), sequences.cc (create, release), reservations.cc (the queue, Reserve, Truncate),
-// evictions.cc (calls and jobs), waves.cc (compaction), check.cc, core.cc (dispatch, status, drain). Maps are ordered:
-// the same events always give the same effects.
+// evictions.cc and observations.cc (the calls), jobs.cc (the device), waves.cc (compaction), check.cc, core.cc
+// (dispatch, operators). Maps are ordered: the same events always give the same effects.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace kvsteward::core {
 inline constexpr char kDraining[] = "the sidecar is draining; use another one";
 
 // Where a call that waits is to be found.
-enum class CallKind : uint8_t { kAttach, kHold, kQueued, kEvict, kRelease };
+enum class CallKind : uint8_t { kAttach, kHold, kQueued, kDevice, kRelease };
 struct WaitingCall {
   CallKind kind = CallKind::kAttach;
   LeaseId lease = 0;
@@ -37,11 +37,12 @@ struct Need {
 enum class Supply : uint8_t { kReady, kGrowing, kRefused };
 
 struct Core::State {
-  explicit State(Config given);
+  State(Config given, BudgetTokens tokens);
 
   // ---- core.cc
   void On(const StatusAsked& event);
   void On(const DrainAsked& event);
+  void On(const SetTenantAsked& event);
   void On(const CallCancelled& event);
   void ReportDrained();
   // Remembers a call that waits; answers or forgets one.
@@ -128,13 +129,31 @@ struct Core::State {
 
   // ---- evictions.cc
   void On(const EvictAsked& event);
+  // Starts the item's job, or puts the answer that needs none into `result`; returns whether one runs.
+  bool StartEvict(Lease& lease, const EvictItem& item, Job&& job, EvictResult& result);
+  // Whether some unit has a block more than it may keep. If none has, `result` is the answer.
+  bool Due(const Lease& lease, const Sequence& sequence, const EvictItem& item, EvictResult& result) const;
+
+  // ---- observations.cc
+  void On(const ObserveAsked& event);
+  bool StartObserve(Lease& lease, const ObserveItem& item, Job&& job, ObserveResult& result);
+
+  // ---- jobs.cc
   void On(const EvictPlanned& event);
   void On(const JobEnded& event);
-  // Starts a job, or returns the answer that needs none.
-  std::optional<EvictResult> StartEvict(Lease& lease, CallId call, size_t item_index, const EvictItem& item);
-  void CancelEvict(Job& job);
+  // Answers a call whose items are answered, or lets it wait for those that run.
+  void AwaitJobs(Lease& lease, CallId call, DeviceCall asked);
+  // The policy of an item that names `named`, or none.
+  const PolicyRef& PolicyOf(const Lease& lease, const PolicyRef& named) const;
+  Outcome CheckJobs(const Lease& lease) const;
+  // Asks the device. What is the lease's and the sequence's in both structs is filled in.
+  void StartJob(Lease& lease, Sequence& sequence, Job&& job, RunEvict&& ask);
+  // The job moves nothing more than it must.
+  void StopJob(Job& job);
   void EndJobOf(Job& job);
-  void DeliverEvict(const Job& job);
+  // The job's result: kept for repetition, and to the call that waits for it.
+  template <typename ReplyKind, typename Result>
+  void Deliver(const Job& job, Sequence& sequence, const Result& result);
 
   // ---- waves.cc
   void On(const UnitsCompacted& event);
@@ -150,6 +169,7 @@ struct Core::State {
   absl::Status CheckMemory(const Lease& lease) const;
 
   Config config;
+  BudgetTokens budget_tokens;
   Arena arena;
   Time now{};                   // of the event being applied
   std::vector<Effect> effects;  // of the event being applied
@@ -168,7 +188,7 @@ struct Core::State {
   std::map<ObjectId, LeaseId> objects;
   std::map<JobId, Job> jobs;
   std::map<CallId, WaitingCall> calls;
-  std::map<CallId, EvictCall> evict_calls;
+  std::map<CallId, DeviceCall> device_calls;
 };
 
 }  // namespace kvsteward::core

@@ -74,6 +74,7 @@ void Core::State::Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& 
   unit.kept = job.result.kept[done.unit];
   unit.base = sequence.written;
   unit.normed = job.norms_cached ? unit.kept : 0;
+  unit.scored = job.scored.empty() ? 0 : job.scored[done.unit];
   sequence.blocks -= before - after;
   job.result.blocks_freed += before - after;
   arena.Unuse(lease.account, (before - after) * lease.shape.block_bytes);
@@ -89,6 +90,7 @@ void Core::State::Conclude(Lease& lease, Job& job) {
   if (complete || job.settled > 0) {
     result.blocks_freed += ShortenRows(lease, sequence, sequence.written);
     ++sequence.version;
+    for (size_t u = 0; u < sequence.units.size(); ++u) sequence.units[u].planned = result.kept[u];
   }
   uint64_t evicted = 0;  // tokens
   for (size_t u = 0; u < sequence.units.size(); ++u) {
