@@ -1,23 +1,26 @@
 // Which policies can work. Each message names the stage, the field, its value and what is allowed.
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/policy/combinations.h"
 #include "kernels/policy/decimal.h"
+#include "kernels/policy/fields.h"
+#include "kernels/policy/names.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
 namespace {
 
-constexpr int32_t kMaxPool = 4095;
 constexpr size_t kMaxName = 64;
 constexpr size_t kMaxRefine = 16;
-
-std::string Decimal(int64_t ppm) { return ppm < 0 ? "negative" : PrintDecimal(ppm, 6); }
-
-absl::Status Wrong(const std::string& field, const std::string& value, const std::string& allowed) {
-  return absl::InvalidArgumentError(field + " is " + value + "; it must be " + allowed);
-}
+// The text of the largest tables is still one that PolicyFromYaml reads.
+constexpr size_t kMaxTableLayers = 1024;
+constexpr size_t kMaxFractions = 4096;
 
 // Names become labels of metrics and of reports.
 bool IsName(const std::string& name) {
@@ -26,48 +29,127 @@ bool IsName(const std::string& name) {
   });
 }
 
-absl::Status ValidateRefinement(const Refinement& refinement, size_t index) {
-  if (refinement.pool < 1 || refinement.pool > kMaxPool || refinement.pool % 2 == 0) {
-    return Wrong("refine[" + std::to_string(index) + "].pool", std::to_string(refinement.pool),
-                 "odd, from 1 to " + std::to_string(kMaxPool));
+std::string Text(int64_t ppm) { return ppm < 0 ? "negative" : PrintDecimal(ppm, 6); }
+std::string Text(int32_t value) { return std::to_string(value); }
+std::string Text(uint32_t value) { return std::to_string(value); }
+template <class E>
+requires std::is_enum_v<E> std::string Text(E value) { return NameOf(value); }
+template <class T>
+std::string Text(const std::vector<T>& list) {
+  return "a list of " + std::to_string(list.size());
+}
+std::string Text(const Protect& recent) { return Text(recent.recent); }
+
+// Whether a field's value is within its range; enumerators always are.
+template <class T>
+requires std::is_arithmetic_v<T> absl::Status Check(const Field& field, const std::string& name, T value) {
+  if (value >= field.least && value <= field.most && (!field.odd || value % 2 == 1)) return absl::OkStatus();
+  const auto limit = [](int64_t number) { return std::is_same_v<T, int64_t> ? Text(number) : std::to_string(number); };
+  const std::string range = field.most == std::numeric_limits<int64_t>::max()
+                                ? "at least " + limit(field.least)
+                                : "from " + limit(field.least) + " to " + limit(field.most);
+  return WrongField(name, Text(value), (field.odd ? "odd, " : "") + range);
+}
+template <class E>
+requires std::is_enum_v<E> absl::Status Check(const Field&, const std::string&, E) { return absl::OkStatus(); }
+template <class T>
+absl::Status Check(const Field& field, const std::string& name, const std::vector<T>& list) {
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (absl::Status s = Check(field, name + "[" + std::to_string(i) + "]", list[i]); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+absl::Status Check(const Field& field, const std::string& name, const Protect& protect) {
+  Field recent = field;
+  recent.least = protect.recent_kind == Protect::Recent::kBudgetOver ? 1 : 0;
+  return Check(recent, name, protect.recent);
+}
+
+// Each field of a stage alone. `kind`: how a message calls the stage.
+template <class S>
+absl::Status ValidateFields(const std::string& stage_name, const std::string& kind, const S& stage) {
+  absl::Status status;
+  VisitFields(stage, [&](const Field& field, auto member) {
+    if (!status.ok()) return;
+    const std::string name = stage_name + "." + field.name;
+    const auto& value = std::invoke(member, stage);
+    if (field.has) {
+      status = Check(field, name, value);
+    } else if (value != std::invoke(member, S())) {
+      status = WrongField(name, Text(value), "absent: " + kind + " has no such field");
+    }
+  });
+  return status;
+}
+
+template <class S>
+absl::Status ValidateStage(const std::string& name, const S& stage) {
+  return ValidateFields(name, name + " " + NameOf(stage.kind), stage);
+}
+
+absl::Status ValidateRefine(const std::vector<Refinement>& refine) {
+  if (refine.size() > kMaxRefine) {
+    return WrongField("refine", Text(refine),
+                      "at most " + std::to_string(kMaxRefine) + " long: each entry reads every score");
+  }
+  for (size_t i = 0; i < refine.size(); ++i) {
+    if (absl::Status s = ValidateStage("refine[" + std::to_string(i) + "]", refine[i]); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateProtect(const Protect& protect) {
+  const std::vector<int32_t>& classes = protect.classes;
+  for (size_t i = 1; i < classes.size(); ++i) {
+    if (classes[i] <= classes[i - 1]) {
+      return WrongField("protect.classes[" + std::to_string(i) + "]", Text(classes[i]),
+                        "above the class before it, " + Text(classes[i - 1]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateTables(const Policy& policy) {
+  const std::vector<int64_t>& weights = policy.layer.table_ppm;
+  if (policy.layer.kind == LayerBudget::Kind::kTable && (weights.empty() || weights.size() > kMaxTableLayers)) {
+    return WrongField("layer.weights", Text(weights),
+                      "one of 1 to " + std::to_string(kMaxTableLayers) + " numbers, a layer each");
+  }
+  if (policy.head.kind != HeadBudget::Kind::kTable) return absl::OkStatus();
+  const std::vector<std::vector<int64_t>>& fractions = policy.head.table_ppm;
+  if (fractions.empty() || fractions.size() > kMaxTableLayers) {
+    return WrongField("head.fractions", Text(fractions),
+                      "one of 1 to " + std::to_string(kMaxTableLayers) + " lists, a layer each");
+  }
+  for (size_t l = 0; l < fractions.size(); ++l) {
+    if (fractions[l].empty() || fractions[l].size() != fractions[0].size()) {
+      return WrongField("head.fractions[" + std::to_string(l) + "]", Text(fractions[l]),
+                        "one of as many numbers as every layer has kv heads, at least 1");
+    }
+    if (fractions.size() * fractions[l].size() > kMaxFractions) {
+      return WrongField("head.fractions", Text(fractions) + " times " + std::to_string(fractions[l].size()),
+                        "of at most " + std::to_string(kMaxFractions) + " numbers");
+    }
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-bool Policy::reads_values() const {
-  return std::any_of(refine.begin(), refine.end(),
-                     [](const Refinement& r) { return r.kind == Refinement::Kind::kValuePrior; });
-}
-
 absl::Status Validate(const Policy& policy) {
   if (!IsName(policy.name)) {
-    return Wrong("name", "'" + policy.name.substr(0, kMaxName) + "'",
-                 "1 to 64 lower-case letters, digits, '-', '_' or '.'");
+    return WrongField("name", Quoted(policy.name), "1 to 64 lower-case letters, digits, '-', '_' or '.'");
   }
-  if (policy.window < 1) return Wrong("window", std::to_string(policy.window), "at least 1");
-  if (policy.signal.g_min_ppm < 0) return Wrong("signal.g_min", Decimal(policy.signal.g_min_ppm), "at least 0");
-  if (policy.signal.g_min_ppm != 0 && policy.signal.kind != Signal::Kind::kStepGainSoftmax) {
-    return Wrong("signal.g_min", Decimal(policy.signal.g_min_ppm), "absent: only sg_softmax has a gain");
+  if (policy.window < 0) return WrongField("window", Text(policy.window), "at least 1, or all");
+  for (const absl::Status& status :
+       {ValidateStage("signal", policy.signal), ValidateStage("accumulate", policy.accumulate),
+        ValidateStage("group", policy.group), ValidateRefine(policy.refine),
+        ValidateFields("protect", "protect", policy.protect), ValidateProtect(policy.protect),
+        ValidateStage("layer", policy.layer), ValidateStage("head", policy.head),
+        ValidateStage("select", policy.select), ValidateTables(policy)}) {
+    if (!status.ok()) return status;
   }
-  if (policy.signal.kind == Signal::Kind::kNone && !policy.refine.empty()) {
-    return Wrong("refine", "a list of " + std::to_string(policy.refine.size()),
-                 "empty: with the signal none a score is a position, which has nothing to refine");
-  }
-  if (policy.refine.size() > kMaxRefine) {
-    return Wrong("refine", "a list of " + std::to_string(policy.refine.size()),
-                 "at most " + std::to_string(kMaxRefine) + " long: each entry reads every score");
-  }
-  for (size_t i = 0; i < policy.refine.size(); ++i) {
-    if (absl::Status status = ValidateRefinement(policy.refine[i], i); !status.ok()) return status;
-  }
-  if (policy.protect.sinks < 0) return Wrong("protect.sinks", std::to_string(policy.protect.sinks), "at least 0");
-  if (policy.protect.recent < 0) return Wrong("protect.recent", std::to_string(policy.protect.recent), "at least 0");
-  if (policy.head.alpha_ppm < 0 || policy.head.alpha_ppm > kPpm) {
-    return Wrong("head.alpha", Decimal(policy.head.alpha_ppm), "from 0 to 1");
-  }
-  return absl::OkStatus();
+  return ValidateCombination(policy);
 }
 
 }  // namespace kvsteward::engine

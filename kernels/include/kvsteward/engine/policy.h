@@ -80,9 +80,9 @@ struct Protect {
   enum class Recent { kTokens, kBudgetMinus, kBudgetOver };
   int32_t sinks = 0;  // tokens with position < sinks
   Recent recent_kind = Recent::kTokens;
-  int32_t recent = 0;            // the last `recent`, k - `recent` or floor(k / `recent`) residents
-  std::vector<int32_t> classes;  // ascending, 0 to 255: tokens that the caller flags so
-  int64_t mass_ppm = 0;          // each unit's best by mean attention, up to so much of it
+  int32_t recent = 0;                 // the last `recent`, k - `recent` or floor(k / `recent`) residents
+  std::vector<int32_t> classes = {};  // ascending, 0 to 255: tokens that the caller flags so
+  int64_t mass_ppm = 0;               // each unit's best by mean attention, up to so much of it
   bool operator==(const Protect&) const = default;
 };
 
@@ -90,8 +90,8 @@ struct Protect {
 struct LayerBudget {
   enum class Kind { kUniform, kTable, kPyramid, kEntropy, kEqualMass, kGlobal };
   Kind kind = Kind::kUniform;
-  std::vector<int64_t> table_ppm;  // kTable: [layers] weights
-  int64_t beta_ppm = 20 * kPpm;    // kPyramid: at least 1
+  std::vector<int64_t> table_ppm = {};  // kTable: [layers] weights
+  int64_t beta_ppm = 20 * kPpm;         // kPyramid: at least 1
   // Whether it reads the scores of all layers.
   bool reads_scores() const { return kind == Kind::kEntropy || kind == Kind::kEqualMass || kind == Kind::kGlobal; }
   bool operator==(const LayerBudget&) const = default;
@@ -101,10 +101,10 @@ struct LayerBudget {
 struct HeadBudget {
   enum class Kind { kUniform, kAdaFloor, kAdaBlend, kTable, kCheapest, kSplit };
   Kind kind = Kind::kUniform;
-  int64_t alpha_ppm = 200'000;                  // kAdaFloor, kAdaBlend
-  std::vector<std::vector<int64_t>> table_ppm;  // kTable: [layers][kv_heads] fractions of the layer's budget
-  int64_t mass_ppm = 950'000;                   // kCheapest: the share of the attention that is enough
-  int32_t full_heads = 1;                       // kSplit: at most so many heads keep all
+  int64_t alpha_ppm = 200'000;                       // kAdaFloor, kAdaBlend
+  std::vector<std::vector<int64_t>> table_ppm = {};  // kTable: [layers][kv_heads] fractions of the layer's budget
+  int64_t mass_ppm = 950'000;                        // kCheapest: the share of the attention that is enough
+  int32_t full_heads = 1;                            // kSplit: at most so many heads keep all
   bool operator==(const HeadBudget&) const = default;
 };
 
@@ -121,14 +121,14 @@ struct Select {
 struct Policy {
   std::string name;
   int32_t window = 32;  // query rows used, at most; 0: all that are submitted
-  Signal signal;
-  Accumulate accumulate;
-  Group group;
-  std::vector<Refinement> refine;
-  Protect protect;
-  LayerBudget layer;
-  HeadBudget head;
-  Select select;
+  Signal signal = {};
+  Accumulate accumulate = {};
+  Group group = {};
+  std::vector<Refinement> refine = {};
+  Protect protect = {};
+  LayerBudget layer = {};
+  HeadBudget head = {};
+  Select select = {};
 
   // What the stages read. A policy that reads norms reads one kind of them: l2 and l2sq are one, l1 is another.
   bool reads_queries() const { return signal.windowed(); }
