@@ -21,6 +21,19 @@ struct StatusOptions {
 };
 int Status(const StatusOptions& options);
 
+struct ListTenantsOptions {
+  std::string address;  // of operators
+  bool json = false;
+};
+int ListTenants(const ListTenantsOptions& options);
+
+struct SetTenantOptions {
+  std::string address;  // of operators
+  std::string tenant;
+  std::string policy;  // a preset's name or a YAML file; empty: the configured one
+};
+int SetTenant(const SetTenantOptions& options);
+
 // replay: a policy on recorded tensors, in this process or through a sidecar.
 struct ReplayOptions {
   std::string input;

@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "app/settings.h"
-#include "service/rpc/decode.h"
+#include "service/rpc/read_policy.h"
 #include "service/rpc/server.h"
 #include "service/rpc/socket_path.h"
 
@@ -45,6 +45,15 @@ bool IsMetricsAddress(const std::string& text) {
 
 constexpr char kAllowedAddress[] = "unix: and an absolute path of at most 107 bytes without any of %?#,";
 
+Setting PolicySetting(const std::string& key, std::string* field) {
+  return LongTextSetting(key, field, "a preset that `kvsteward policies` lists, or a policy as YAML text",
+                         [](const std::string& text) {
+                           const absl::Status status = rpc::ReadPolicy(text).status();
+                           if (status.ok()) return status;
+                           return absl::InvalidArgumentError("is refused: " + std::string(status.message()));
+                         });
+}
+
 // Every key but those of tenants.
 std::vector<Setting> Settings(Config& config) {
   return {
@@ -56,9 +65,7 @@ std::vector<Setting> Settings(Config& config) {
       SizeSetting("arena.extent_bytes", &config.arena.extent_bytes, 64 * kKiB, 1ull << 40),
       SizeSetting("arena.table_chunk_bytes", &config.arena.table_chunk_bytes, 4 * kKiB, 1ull << 30),
       FractionSetting("arena.compaction_reserve", &config.arena.compaction_reserve_ppm),
-      TextSetting("eviction.default_policy", &config.eviction.default_policy,
-                  "a preset that `kvsteward policies` lists, or a policy as YAML text",
-                  [](const std::string& text) { return rpc::ReadPolicy(text).ok(); }),
+      PolicySetting("eviction.default_policy", &config.eviction.default_policy),
       NumberSetting("limits.leases", &config.limits.leases, 1, 4096),
       NumberSetting("limits.sequences_per_lease", &config.limits.sequences_per_lease, 1, 1 << 20),
       NumberSetting("limits.queued_evicts_per_lease", &config.limits.queued_evicts_per_lease, 1, 4096),
@@ -76,14 +83,15 @@ std::vector<Setting> Settings(TenantConfig& tenant, const std::string& prefix) {
       TextSetting(prefix + "name", &tenant.name, "1 to 63 of a-z, 0-9 and -", IsTenantName),
       TextSetting(prefix + "fd_socket", &tenant.fd_socket, "an absolute path of at most 107 bytes", IsPath),
       SizeSetting(prefix + "hard_limit_bytes", &tenant.hard_limit_bytes, kMiB, kMaxArena),
+      PolicySetting(prefix + "policy", &tenant.policy),
   };
 }
 
 absl::Status Wrong(const std::string& what) { return absl::InvalidArgumentError(what); }
 
 absl::Status Apply(const Setting& setting, const std::string& name, const std::string& value) {
-  if (setting.set(value)) return absl::OkStatus();
-  return Wrong(name + " is \"" + value.substr(0, 200) + "\"; it must be " + setting.allowed);
+  const absl::Status status = setting.set(value);
+  return status.ok() ? status : Wrong(name + " " + std::string(status.message()));
 }
 
 // "one, two"
@@ -178,6 +186,7 @@ void FillIn(Config& config) {
   for (TenantConfig& tenant : config.tenants) {
     if (tenant.fd_socket.empty()) tenant.fd_socket = DefaultFdSocket(tenant.name);
     if (tenant.hard_limit_bytes == 0) tenant.hard_limit_bytes = config.arena.bytes;
+    if (tenant.policy.empty()) tenant.policy = config.eviction.default_policy;
   }
 }
 

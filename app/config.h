@@ -16,6 +16,7 @@ struct TenantConfig {
   std::string name = "default";   // [a-z0-9-], at most 63
   std::string fd_socket;          // path; empty: DefaultFdSocket(name)
   uint64_t hard_limit_bytes = 0;  // of arena bytes, metadata included; 0: all of the arena
+  std::string policy;             // a preset's name or a policy as YAML text; empty: eviction.default_policy
 };
 
 struct Config {
@@ -34,7 +35,7 @@ struct Config {
     int64_t compaction_reserve_ppm = 10'000;  // written as a fraction: 0.01
   } arena;
   struct Eviction {
-    std::string default_policy = "ahakv-ada";  // a preset's name or a policy as YAML text
+    std::string default_policy = "ahakv-ada";  // of tenants that have none of their own; likewise
   } eviction;
   struct Limits {
     int64_t leases = 256;  // of one tenant

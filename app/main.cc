@@ -69,15 +69,35 @@ int Main(int argc, char** argv) {
       ->envname("KVSTEWARD_LISTEN_ADDRESS");
   command->callback([&] { exit_status = Health(address); });
 
+  const auto add_admin_address = [&](std::string& field) {
+    field = defaults.listen.admin;
+    command->add_option("--address", field, "Where it serves operators")
+        ->capture_default_str()
+        ->envname("KVSTEWARD_LISTEN_ADMIN");
+  };
   StatusOptions status;
-  status.address = defaults.listen.admin;
   command = app.add_subcommand("status", "Show a daemon's arena, tenants and leases");
-  command->add_option("--address", status.address, "Where it serves operators")
-      ->capture_default_str()
-      ->envname("KVSTEWARD_LISTEN_ADMIN");
+  add_admin_address(status.address);
   command->add_flag("--json", status.json, "As JSON");
   command->add_flag("--watch", status.watch, "Again every second");
   command->callback([&] { exit_status = Status(status); });
+
+  CLI::App* tenants = app.add_subcommand("tenants", "List or change a daemon's tenants");
+  tenants->require_subcommand(1);
+  ListTenantsOptions list;
+  command = tenants->add_subcommand("list", "Show every tenant, with the policy of its calls that name none");
+  add_admin_address(list.address);
+  command->add_flag("--json", list.json, "As JSON, policies in full");
+  command->callback([&] { exit_status = ListTenants(list); });
+  SetTenantOptions set;
+  command = tenants->add_subcommand("set", "Change a tenant until the daemon ends");
+  add_admin_address(set.address);
+  command->add_option("name", set.tenant, "The tenant")->required();
+  command
+      ->add_option("--policy", set.policy,
+                   "Of its calls that name none: a preset's name or a YAML file, or \"\" for the configured one")
+      ->required();
+  command->callback([&] { exit_status = SetTenant(set); });
 
   ReplayOptions replay;
   command = app.add_subcommand("replay", "Run a policy on recorded tensors");

@@ -1,10 +1,9 @@
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "app/commands.h"
+#include "app/find_policy.h"
 #include "app/replay/replay.h"
 #include "app/replay/replay_file.h"
 #include "app/replay_remote/replay_remote.h"
@@ -12,20 +11,6 @@
 
 namespace kvsteward::app {
 namespace {
-
-// A preset's name, or else a file with a policy as YAML.
-absl::StatusOr<engine::Policy> FindPolicy(const std::string& name) {
-  absl::StatusOr<engine::Policy> preset = engine::Preset(name);
-  if (preset.ok()) return preset;
-  std::ifstream file(name);
-  std::ostringstream text;
-  if (!(text << file.rdbuf())) {
-    return absl::InvalidArgumentError(std::string(preset.status().message()) + ", or a file with a policy as YAML");
-  }
-  absl::StatusOr<engine::Policy> policy = engine::PolicyFromYaml(text.str());
-  if (!policy.ok()) return absl::InvalidArgumentError(name + ": " + std::string(policy.status().message()));
-  return policy;
-}
 
 absl::Status Run(const ReplayOptions& options) {
   const absl::StatusOr<engine::Policy> policy = FindPolicy(options.policy);

@@ -28,8 +28,8 @@
 #include "service/memory/cgroup.h"
 #include "service/memory/host_backend.h"
 #include "service/memory/memory.h"
-#include "service/rpc/decode.h"
 #include "service/rpc/fd_socket.h"
+#include "service/rpc/read_policy.h"
 #include "service/rpc/server.h"
 #include "service/steward/steward.h"
 #include "service/telemetry/metrics.h"
@@ -111,7 +111,10 @@ core::Config CoreConfig(const Config& config) {
   core.max_leases_per_tenant = static_cast<uint32_t>(config.limits.leases);
   core.max_sequences_per_lease = static_cast<uint32_t>(config.limits.sequences_per_lease);
   core.queued_evicts_per_lease = static_cast<uint32_t>(config.limits.queued_evicts_per_lease);
-  for (const TenantConfig& tenant : config.tenants) core.tenants.push_back({tenant.name, tenant.hard_limit_bytes});
+  for (const TenantConfig& tenant : config.tenants) {
+    auto policy = std::make_shared<const engine::Policy>(*rpc::ReadPolicy(tenant.policy));  // checked when loaded
+    core.tenants.push_back({tenant.name, tenant.hard_limit_bytes, std::move(policy)});
+  }
   return core;
 }
 
@@ -130,8 +133,6 @@ std::optional<core::StatusReply> AskStatus(steward::Steward& steward) {
 }
 
 absl::Status Run(const Config& config) {
-  const absl::StatusOr<engine::Policy> policy = rpc::ReadPolicy(config.eviction.default_policy);
-  if (!policy.ok()) return policy.status();
   const sigset_t stop_signals = StopSignals();
   const UniqueFd signals(signalfd(-1, &stop_signals, SFD_CLOEXEC | SFD_NONBLOCK));
   const UniqueFd drain_asked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -157,7 +158,6 @@ absl::Status Run(const Config& config) {
   options.address = config.listen.address;
   options.admin = config.listen.admin;
   options.message_bytes = static_cast<int>(config.limits.message_bytes);
-  options.default_policy = *policy;
   options.identity = {KVSTEWARD_VERSION, device.backend(), memory.export_method()};
   telemetry::Metrics metrics(options.identity);
   options.drain = [fd = drain_asked.get()] { eventfd_write(fd, 1); };

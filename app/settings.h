@@ -6,13 +6,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace kvsteward::app {
 
 struct Setting {
-  std::string key;                                   // "arena.bytes"
-  std::string allowed;                               // completes "it must be ..."
-  std::function<bool(const std::string& text)> set;  // false if that is not allowed
-  std::function<std::string()> get;                  // what `set` would take
+  std::string key;      // "arena.bytes"
+  std::string allowed;  // completes "it must be ..."
+  // Sets the field, or says why not: what completes "arena.bytes ...".
+  std::function<absl::Status(const std::string& text)> set;
+  std::function<std::string()> get;  // what `set` would take
 };
 
 Setting SizeSetting(const std::string& key, uint64_t* field, uint64_t least, uint64_t most);
@@ -21,6 +24,9 @@ Setting NumberSetting(const std::string& key, int64_t* field, int64_t least, int
 Setting FractionSetting(const std::string& key, int64_t* ppm);
 Setting TextSetting(const std::string& key, std::string* field, const std::string& allowed,
                     std::function<bool(const std::string& text)> is_allowed);
+// Its value's text is too long to be said again: `check` says what is wrong with it.
+Setting LongTextSetting(const std::string& key, std::string* field, const std::string& allowed,
+                        std::function<absl::Status(const std::string& text)> check);
 Setting ChoiceSetting(const std::string& key, std::string* field, const std::vector<std::string>& choices);
 
 }  // namespace kvsteward::app

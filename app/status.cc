@@ -1,8 +1,6 @@
-#include <google/protobuf/util/json_util.h>
 #include <grpcpp/create_channel.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -11,30 +9,11 @@
 
 #include "app/bytes.h"
 #include "app/commands.h"
+#include "app/print.h"
 #include "kvsteward/v1/admin.grpc.pb.h"
 
 namespace kvsteward::app {
 namespace {
-
-using Row = std::vector<std::string>;
-
-// Columns as wide as their widest cell; the first is flush left, the others flush right.
-void PrintTable(const std::vector<Row>& rows) {
-  std::vector<size_t> widths;
-  for (const Row& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const Row& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      const std::string padding(widths[i] - row[i].size(), ' ');
-      line += i == 0 ? row[i] + padding : "  " + padding + row[i];
-    }
-    std::puts(line.c_str());
-  }
-  std::puts("");
-}
 
 std::string StateName(v1::LeaseStatus::State state) {
   std::string name = v1::LeaseStatus::State_Name(state).substr(sizeof("STATE_") - 1);
@@ -51,10 +30,10 @@ void PrintText(const v1::GetStatusResponse& status) {
               {RoughBytes(ledger.arena_bytes()), RoughBytes(ledger.free_bytes()), RoughBytes(ledger.used_bytes()),
                RoughBytes(ledger.metadata_bytes()), RoughBytes(ledger.reserved_bytes()),
                RoughBytes(ledger.quarantined_bytes())}});
-  std::vector<Row> tenants = {{"tenant", "limit", "charged", "used"}};
+  std::vector<Row> tenants = {{"tenant", "policy", "limit", "charged", "used"}};
   for (const v1::TenantStatus& tenant : status.tenants()) {
-    tenants.push_back({tenant.name(), RoughBytes(tenant.hard_limit_bytes()), RoughBytes(tenant.charged_bytes()),
-                       RoughBytes(tenant.used_bytes())});
+    tenants.push_back({tenant.name(), tenant.policy(), RoughBytes(tenant.hard_limit_bytes()),
+                       RoughBytes(tenant.charged_bytes()), RoughBytes(tenant.used_bytes())});
   }
   PrintTable(tenants);
   std::vector<Row> leases = {{"lease", "tenant", "state", "extents", "charged", "used", "sequences", "evicting"}};
@@ -64,16 +43,6 @@ void PrintText(const v1::GetStatusResponse& status) {
                       std::to_string(lease.sequences()), std::to_string(lease.running_evictions())});
   }
   PrintTable(leases);
-}
-
-void PrintJson(const v1::GetStatusResponse& status) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = true;
-  std::string json;
-  // Cannot fail for a message without Any.
-  [[maybe_unused]] const auto printed = google::protobuf::util::MessageToJsonString(status, &json, options);
-  std::puts(json.c_str());
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "kvsteward/shm.h"
 #include "service/memory/lease_spec.h"
 #include "service/rpc/checks.h"
+#include "service/rpc/read_policy.h"
 
 namespace kvsteward::rpc {
 namespace {
@@ -98,6 +99,7 @@ absl::StatusOr<core::AttachAsked> Decode(const v1::AttachRequest& request) {
   if (absl::Status s = CheckRange("window_rows", request.window_rows(), 1, 4096); !s.ok()) return s;
   if (absl::Status s = CheckRange("window_slots", request.window_slots(), 0, 1024); !s.ok()) return s;
   if (absl::Status s = CheckRange("plan_bytes", request.plan_bytes(), 0, kMaxPlanBytes); !s.ok()) return s;
+  if (absl::Status s = CheckRange("input_bytes", request.input_bytes(), 0, kMaxInputBytes); !s.ok()) return s;
 
   // At most 2^10 layers * 2^10 heads * 2^12 rows * 2^10 elements * 4 bytes * 2^10 slots: nothing here overflows.
   const engine::Geometry& geometry = spec->geometry;
@@ -107,9 +109,10 @@ absl::StatusOr<core::AttachAsked> Decode(const v1::AttachRequest& request) {
   spec->window_slots = request.window_slots();
   spec->window_slot_bytes = kvs_align(static_cast<uint64_t>(geometry.layers) *
                                       static_cast<uint64_t>(geometry.query_heads) * spec->window_rows * row_bytes);
+  spec->input_bytes = request.input_bytes();
   const auto to_pages = [](uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; };
   asked.shape = {geometry.units(), geometry.block_bytes()};
-  asked.statistics_bytes = to_pages(KVS_WINDOWS_OFFSET + spec->window_slots * spec->window_slot_bytes);
+  asked.statistics_bytes = to_pages(spec->inputs_offset() + spec->input_bytes);
   asked.plan_bytes = to_pages(request.plan_bytes());
   asked.spec = std::move(spec);
   v1::AttachRequest canonical = request;
@@ -176,6 +179,20 @@ absl::StatusOr<core::ReleaseSequenceAsked> Decode(const v1::ReleaseSequenceReque
   asked.sequence = request.sequence();
   asked.request_id = request.request_id();
   asked.request_hash = HashWithoutLease(request);
+  return asked;
+}
+
+absl::StatusOr<core::SetTenantAsked> Decode(const v1::SetTenantRequest& request) {
+  core::SetTenantAsked asked;
+  if (request.tenant().empty()) {
+    return absl::InvalidArgumentError("tenant is missing; send the name of one that ListTenants lists");
+  }
+  if (!request.has_policy()) {
+    return absl::InvalidArgumentError(
+        "policy is missing; send a preset's name, a policy as YAML, or an empty text for the configured one");
+  }
+  if (absl::Status s = ReadPolicy("policy", request.policy(), asked.policy); !s.ok()) return s;
+  asked.tenant = request.tenant();
   return asked;
 }
 

@@ -1,127 +1,101 @@
-#include <cstring>
 #include <memory>
 #include <utility>
 
 #include "service/device/evict_spec.h"
 #include "service/rpc/checks.h"
 #include "service/rpc/decode.h"
+#include "service/rpc/decode_spec.h"
+#include "service/rpc/read_policy.h"
 
 namespace kvsteward::rpc {
 namespace {
 
-absl::Status ReadBudget(const std::string& item, const v1::EvictSequence& request, engine::Budget& budget) {
-  switch (request.budget_case()) {
-    case v1::EvictSequence::kBudgetTokens:
-      budget = {engine::Budget::Kind::kTokens, request.budget_tokens()};
-      return CheckRange(item + "budget_tokens", request.budget_tokens(), 1, kMaxTokens);
-    case v1::EvictSequence::kBudgetPpm:
-      budget = {engine::Budget::Kind::kPpmOfSeen, request.budget_ppm()};
-      return CheckRange(item + "budget_ppm", request.budget_ppm(), 1, engine::kPpm);
-    case v1::EvictSequence::kBudgetBytes:
-      budget = {engine::Budget::Kind::kBytes, static_cast<int64_t>(request.budget_bytes())};
-      return CheckRange(item + "budget_bytes", request.budget_bytes(), 1, 1ull << 62);
+// Leaves `budget` as it is if the item has none.
+template <class Message>
+absl::Status ReadBudget(const std::string& prefix, const Message& item, engine::Budget& budget) {
+  switch (item.budget_case()) {
+    case Message::kBudgetTokens:
+      budget = {engine::Budget::Kind::kTokens, item.budget_tokens()};
+      return CheckRange(prefix + "budget_tokens", item.budget_tokens(), 1, kMaxTokens);
+    case Message::kBudgetPpm:
+      budget = {engine::Budget::Kind::kPpmOfSeen, item.budget_ppm()};
+      return CheckRange(prefix + "budget_ppm", item.budget_ppm(), 1, engine::kPpm);
+    case Message::kBudgetBytes:
+      budget = {engine::Budget::Kind::kBytes, static_cast<int64_t>(item.budget_bytes())};
+      return CheckRange(prefix + "budget_bytes", item.budget_bytes(), 1, 1ull << 62);
     default:
-      return absl::InvalidArgumentError(
-          item + "budget is missing; set budget_tokens, budget_ppm or budget_bytes to 1 or more");
+      return absl::OkStatus();
   }
 }
 
-absl::Status ReadWindow(const std::string& item, const v1::Window& window, uint32_t written, core::EvictSpec& spec) {
-  if (absl::Status s = CheckRange(item + "window.rows", window.rows(), 1, 4096); !s.ok()) return s;
-  if (absl::Status s = ReadDType(item + "window.dtype", window.dtype(), spec.window_dtype); !s.ok()) return s;
-  switch (window.queries_case()) {
-    case v1::Window::kSlot:
-      if (absl::Status s = CheckRange(item + "window.slot", window.slot(), 0, 1023); !s.ok()) return s;
-      spec.window_slot = window.slot();
-      break;
-    case v1::Window::kInlineQueries: {
-      const std::string& bytes = window.inline_queries();
-      if (bytes.empty() || bytes.size() > kMaxInlineQueries) {
-        return Wrong(item + "window.inline_queries", std::to_string(bytes.size()) + " bytes long",
-                     "[layers, query_heads, rows, head_dim] elements in at most 1048576 bytes; larger windows go to a "
-                     "window slot");
-      }
-      spec.window_inline = true;
-      spec.inline_queries.resize(bytes.size());
-      std::memcpy(spec.inline_queries.data(), bytes.data(), bytes.size());
-      break;
-    }
-    default:
-      return absl::InvalidArgumentError(item + "window.queries is missing; set slot or inline_queries");
+// What Evict and Observe have in common.
+template <class Message, class Out>
+absl::Status ReadItem(const std::string& prefix, const Message& item, core::EvictSpec& spec, Out& out) {
+  const uint32_t written = item.written_tokens();
+  if (absl::Status s = CheckRange(prefix + "written_tokens", written, 0, kMaxTokens); !s.ok()) return s;
+  if (absl::Status s = ReadPolicy(prefix + "policy", item.policy(), out.policy); !s.ok()) return s;
+  if (absl::Status s = ReadBudget(prefix, item, spec.budget); !s.ok()) return s;
+  if (item.has_window()) {
+    if (absl::Status s = ReadWindow(prefix, item.window(), written, spec); !s.ok()) return s;
   }
-  if (window.rows() > written) {
-    return Wrong(item + "window.rows", std::to_string(window.rows()),
-                 "at most written_tokens, " + std::to_string(written));
-  }
-  if (!window.positions().empty() && static_cast<uint32_t>(window.positions_size()) != window.rows()) {
-    return Wrong(item + "window.positions", std::to_string(window.positions_size()) + " items long",
-                 "empty or one position for each of the " + std::to_string(window.rows()) + " rows");
-  }
-  int64_t previous = -1;
-  for (int row = 0; row < window.positions_size(); ++row) {
-    const uint32_t position = window.positions(row);
-    if (position <= previous || position >= written) {
-      return Wrong(item + "window.positions[" + std::to_string(row) + "]", std::to_string(position),
-                   "above the row's position before it and below written_tokens, " + std::to_string(written));
-    }
-    previous = position;
-    spec.window_positions.push_back(static_cast<int32_t>(position));
-  }
-  spec.window_rows = static_cast<int32_t>(window.rows());
+  out.sequence = item.sequence();
+  out.request_id = item.request_id();
+  if (out.request_id != 0) out.request_hash = HashOf(item);
+  out.written_tokens = static_cast<int32_t>(written);
   return absl::OkStatus();
 }
 
-absl::Status ReadEvict(const std::string& item, const v1::EvictSequence& request, const engine::Policy& default_policy,
-                       core::EvictItem& out) {
-  const uint32_t written = request.written_tokens();
-  if (absl::Status s = CheckRange(item + "written_tokens", written, 0, kMaxTokens); !s.ok()) return s;
+absl::Status ReadEvict(const std::string& prefix, const v1::EvictSequence& item, core::EvictItem& out) {
   auto spec = std::make_shared<core::EvictSpec>();
-  if (request.policy().empty()) {
-    spec->policy = default_policy;
-  } else {
-    absl::StatusOr<engine::Policy> policy = ReadPolicy(request.policy());
-    if (!policy.ok()) {
-      return absl::InvalidArgumentError(item + "policy is refused: " + std::string(policy.status().message()));
-    }
-    spec->policy = *std::move(policy);
+  if (absl::Status s = ReadItem(prefix, item, *spec, out); !s.ok()) return s;
+  if (item.budget_case() == v1::EvictSequence::BUDGET_NOT_SET) {
+    return absl::InvalidArgumentError(prefix +
+                                      "budget is missing; set budget_tokens, budget_ppm or budget_bytes to 1 or more");
   }
-  if (absl::Status s = ReadBudget(item, request, spec->budget); !s.ok()) return s;
-  if (request.has_window()) {
-    if (absl::Status s = ReadWindow(item, request.window(), written, *spec); !s.ok()) return s;
+  if (absl::Status s = ReadInputs(prefix, item.inputs(), *spec); !s.ok()) return s;
+  if (item.export_scores() && !item.export_plan()) {
+    return Wrong(prefix + "export_scores", "true", "false unless export_plan is true");
   }
-  if (request.export_scores() && !request.export_plan()) {
-    return Wrong(item + "export_scores", "true", "false unless export_plan is true");
+  if (item.has_if_version()) out.if_version = item.if_version();
+  out.plan_only = item.plan_only();
+  out.export_plan = item.export_plan();
+  out.export_scores = item.export_scores();
+  out.lazy = item.lazy();
+  out.spec = std::move(spec);
+  return absl::OkStatus();
+}
+
+absl::Status ReadObserve(const std::string& prefix, const v1::ObserveSequence& item, core::ObserveItem& out) {
+  auto spec = std::make_shared<core::EvictSpec>();
+  if (absl::Status s = ReadItem(prefix, item, *spec, out); !s.ok()) return s;
+  if (!item.has_window()) {
+    return absl::InvalidArgumentError(prefix + "window is missing; send the queries of the rows to be observed");
   }
-  out.sequence = request.sequence();
-  out.request_id = request.request_id();
-  if (out.request_id != 0) out.request_hash = HashOf(request);
-  out.written_tokens = static_cast<int32_t>(written);
-  if (request.has_if_version()) out.if_version = request.if_version();
-  out.plan_only = request.plan_only();
-  out.export_plan = request.export_plan();
-  out.export_scores = request.export_scores();
   out.spec = std::move(spec);
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<engine::Policy> ReadPolicy(const std::string& text) {
-  if (text.size() > kMaxPolicyText) {
-    return absl::InvalidArgumentError("its text is " + std::to_string(text.size()) + " bytes long; at most " +
-                                      std::to_string(kMaxPolicyText) + " are read");
-  }
-  // A policy as YAML is a mapping, and none does without a colon; no preset's name has one.
-  return text.find(':') == std::string::npos ? engine::Preset(text) : engine::PolicyFromYaml(text);
-}
-
-absl::StatusOr<core::EvictAsked> Decode(const v1::EvictRequest& request, const engine::Policy& default_policy) {
+absl::StatusOr<core::EvictAsked> Decode(const v1::EvictRequest& request) {
   core::EvictAsked asked;
   if (absl::Status s = ReadLease(request, asked.lease); !s.ok()) return s;
   if (absl::Status s = CheckItems(request.sequences(), kMaxEvictSequences); !s.ok()) return s;
   asked.items.resize(static_cast<size_t>(request.sequences_size()));
   for (int i = 0; i < request.sequences_size(); ++i) {
-    absl::Status s = ReadEvict(Item(i), request.sequences(i), default_policy, asked.items[static_cast<size_t>(i)]);
+    absl::Status s = ReadEvict(Item(i), request.sequences(i), asked.items[static_cast<size_t>(i)]);
+    if (!s.ok()) return s;
+  }
+  return asked;
+}
+
+absl::StatusOr<core::ObserveAsked> Decode(const v1::ObserveRequest& request) {
+  core::ObserveAsked asked;
+  if (absl::Status s = ReadLease(request, asked.lease); !s.ok()) return s;
+  if (absl::Status s = CheckItems(request.sequences(), kMaxEvictSequences); !s.ok()) return s;
+  asked.items.resize(static_cast<size_t>(request.sequences_size()));
+  for (int i = 0; i < request.sequences_size(); ++i) {
+    absl::Status s = ReadObserve(Item(i), request.sequences(i), asked.items[static_cast<size_t>(i)]);
     if (!s.ok()) return s;
   }
   return asked;

@@ -1,5 +1,7 @@
 #include "service/rpc/encode.h"
 
+#include "kvsteward/engine/policy.h"
+
 namespace kvsteward::rpc {
 namespace {
 
@@ -28,6 +30,15 @@ void Encode(const core::Outcome& outcome, v1::Outcome* out) {
   out->set_code(static_cast<uint32_t>(outcome.code));
   out->set_message(Cut(outcome.message));
   if (HasShortage(outcome)) Encode(outcome.shortage, out->mutable_shortage());
+}
+
+void Encode(const core::TenantStatus& tenant, v1::TenantStatus* out) {
+  out->set_name(tenant.name);
+  out->set_hard_limit_bytes(tenant.hard_limit_bytes);
+  out->set_charged_bytes(tenant.charged_bytes);
+  out->set_used_bytes(tenant.used_bytes);
+  out->set_policy(tenant.policy->name);
+  out->set_policy_yaml(engine::PolicyToYaml(*tenant.policy));
 }
 
 v1::LeaseStatus::State ToState(core::LeaseState state) {
@@ -90,6 +101,16 @@ void Encode(const core::TruncateReply& reply, v1::TruncateResponse* response) {
   response->set_version(reply.version);
 }
 
+void Encode(const core::ObserveReply& reply, v1::ObserveResponse* response) {
+  for (const core::ObserveResult& result : reply.results) {
+    v1::ObservedSequence* out = response->add_sequences();
+    out->set_sequence(result.sequence);
+    Encode(result.outcome, out->mutable_outcome());
+    out->set_observed_tokens(static_cast<uint32_t>(result.observed_tokens));
+    out->set_version(result.version);
+  }
+}
+
 void Encode(const core::EvictReply& reply, v1::EvictResponse* response) {
   for (const core::EvictResult& result : reply.results) {
     v1::EvictedSequence* out = response->add_sequences();
@@ -110,6 +131,7 @@ void Encode(const core::EvictReply& reply, v1::EvictResponse* response) {
     out->set_score_us(result.times.score_us);
     out->set_select_us(result.times.select_us);
     out->set_compact_us(result.times.compact_us);
+    out->set_unsplit_layers(static_cast<uint32_t>(result.unsplit_layers));
   }
 }
 
@@ -127,13 +149,7 @@ void Encode(const core::StatusReply& reply, v1::GetStatusResponse* response) {
   ledger->set_metadata_bytes(reply.ledger.metadata);
   ledger->set_reserved_bytes(reply.ledger.reserved);
   ledger->set_quarantined_bytes(reply.ledger.quarantined);
-  for (const core::TenantStatus& tenant : reply.tenants) {
-    v1::TenantStatus* out = response->add_tenants();
-    out->set_name(tenant.name);
-    out->set_hard_limit_bytes(tenant.hard_limit_bytes);
-    out->set_charged_bytes(tenant.charged_bytes);
-    out->set_used_bytes(tenant.used_bytes);
-  }
+  for (const core::TenantStatus& tenant : reply.tenants) Encode(tenant, response->add_tenants());
   for (const core::LeaseStatus& lease : reply.leases) {
     v1::LeaseStatus* out = response->add_leases();
     out->set_name(LeaseName(lease.lease));
@@ -145,6 +161,10 @@ void Encode(const core::StatusReply& reply, v1::GetStatusResponse* response) {
     out->set_sequences(lease.sequences);
     out->set_running_evictions(lease.running_evictions);
   }
+}
+
+void Encode(const core::StatusReply& reply, v1::ListTenantsResponse* response) {
+  for (const core::TenantStatus& tenant : reply.tenants) Encode(tenant, response->add_tenants());
 }
 
 }  // namespace kvsteward::rpc

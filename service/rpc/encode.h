@@ -21,8 +21,10 @@ grpc::Status ToStatus(const absl::Status& status);
 void Encode(const core::CreateSequenceReply& reply, v1::CreateSequenceResponse* response);
 void Encode(const core::ReserveReply& reply, v1::ReserveResponse* response);
 void Encode(const core::TruncateReply& reply, v1::TruncateResponse* response);
+void Encode(const core::ObserveReply& reply, v1::ObserveResponse* response);
 void Encode(const core::EvictReply& reply, v1::EvictResponse* response);
 void Encode(const core::ReleaseSequenceReply& reply, v1::ReleaseSequenceResponse* response);
 void Encode(const core::StatusReply& reply, v1::GetStatusResponse* response);
+void Encode(const core::StatusReply& reply, v1::ListTenantsResponse* response);
 
 }  // namespace kvsteward::rpc

@@ -83,7 +83,7 @@ Server::Server(const ServerOptions& options, steward::Steward& steward, telemetr
                SocketPath workers_path, SocketPath admin_path)
     : workers_path_(std::move(workers_path)),
       admin_path_(std::move(admin_path)),
-      worker_service_(steward, metrics, options.default_policy, options.identity),
+      worker_service_(steward, metrics, options.identity),
       admin_service_(steward, metrics, options.identity, options.drain) {}
 
 Server::~Server() { Shutdown(std::chrono::system_clock::now()); }

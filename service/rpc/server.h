@@ -8,7 +8,6 @@
 
 #include "absl/status/statusor.h"
 #include "grpcpp/server.h"
-#include "kvsteward/engine/policy.h"
 #include "service/rpc/admin_service.h"
 #include "service/rpc/socket_path.h"
 #include "service/rpc/worker_service.h"
@@ -21,7 +20,6 @@ struct ServerOptions {
   std::string address;          // of workers: "unix:/run/kvsteward/kvsteward.sock"
   std::string admin;            // of operators, likewise
   int message_bytes = 4 << 20;  // most bytes of a request
-  engine::Policy default_policy;
   telemetry::Identity identity;
   std::function<void()> drain;  // an operator asks for it; must not block
 };

@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "grpcpp/support/server_callback.h"
 #include "service/core/events.h"
 #include "service/rpc/call_timer.h"
@@ -34,6 +35,16 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     event.call = call->id_;
     steward.Post(std::move(event));
     return call.get();
+  }
+
+  // Answers a call that nobody need hear of.
+  static grpc::ServerUnaryReactor* Refuse(telemetry::Metrics& metrics, const char* method,
+                                          grpc::CallbackServerContext* context, const absl::Status& status) {
+    const grpc::Status answer = ToStatus(status);
+    metrics.CountCall(method, answer.error_code(), 0);
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(answer);
+    return reactor;
   }
 
   UnaryCall(steward::Steward& steward, telemetry::Metrics& metrics, const char* method)

@@ -1,9 +1,7 @@
 #include "service/rpc/worker_service.h"
 
-#include <string>
 #include <utility>
 #include <variant>
-#include <vector>
 
 #include "service/device/evict_spec.h"
 #include "service/memory/lease_spec.h"
@@ -25,26 +23,13 @@ class RefusedHold final : public grpc::ServerWriteReactor<v1::HoldResponse> {
 
 }  // namespace
 
-WorkerService::WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, engine::Policy default_policy,
-                             telemetry::Identity identity)
-    : steward_(steward),
-      metrics_(metrics),
-      default_policy_(std::move(default_policy)),
-      identity_(std::move(identity)) {}
-
-grpc::ServerUnaryReactor* WorkerService::Refuse(const char* method, grpc::CallbackServerContext* context,
-                                                const absl::Status& status) {
-  const grpc::Status answer = ToStatus(status);
-  metrics_.CountCall(method, answer.error_code(), 0);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(answer);
-  return reactor;
-}
+WorkerService::WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, telemetry::Identity identity)
+    : steward_(steward), metrics_(metrics), identity_(std::move(identity)) {}
 
 template <class Reply, class Asked, class Response>
 grpc::ServerUnaryReactor* WorkerService::AskFor(const char* method, grpc::CallbackServerContext* context,
                                                 absl::StatusOr<Asked> asked, Response* response) {
-  if (!asked.ok()) return Refuse(method, context, asked.status());
+  if (!asked.ok()) return UnaryCall::Refuse(metrics_, method, context, asked.status());
   return UnaryCall::Ask(steward_, metrics_, method, *std::move(asked),
                         [response](const core::ReplyBody& body) { Encode(std::get<Reply>(body), response); });
 }
@@ -52,7 +37,7 @@ grpc::ServerUnaryReactor* WorkerService::AskFor(const char* method, grpc::Callba
 grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                                 v1::AttachResponse* response) {
   absl::StatusOr<core::AttachAsked> asked = Decode(*request);
-  if (!asked.ok()) return Refuse("Attach", context, asked.status());
+  if (!asked.ok()) return UnaryCall::Refuse(metrics_, "Attach", context, asked.status());
   asked->new_key = NewSecret();
   auto encode = [this, response, spec = asked->spec, statistics = asked->statistics_bytes,
                  plans = asked->plan_bytes](const core::ReplyBody& body) {
@@ -68,6 +53,7 @@ grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* con
     response->set_statistics_bytes(statistics);
     response->set_window_slot_bytes(spec->window_slot_bytes);
     response->set_plan_bytes(plans);
+    response->set_inputs_offset(spec->inputs_offset());
     spdlog::info("event=attached lease={} backend={} export_method={}", LeaseName(reply.lease), identity_.backend,
                  identity_.export_method);
   };
@@ -99,17 +85,34 @@ grpc::ServerUnaryReactor* WorkerService::Truncate(grpc::CallbackServerContext* c
   return AskFor<core::TruncateReply>("Truncate", context, Decode(*request), response);
 }
 
+grpc::ServerUnaryReactor* WorkerService::Observe(grpc::CallbackServerContext* context,
+                                                 const v1::ObserveRequest* request, v1::ObserveResponse* response) {
+  absl::StatusOr<core::ObserveAsked> asked = Decode(*request);
+  if (!asked.ok()) return UnaryCall::Refuse(metrics_, "Observe", context, asked.status());
+  auto encode = [this, response, items = asked->items](const core::ReplyBody& body) {
+    const auto& reply = std::get<core::ObserveReply>(body);
+    Encode(reply, response);
+    for (size_t i = 0; i < items.size(); ++i) {
+      const core::ObserveResult& result = reply.results[i];
+      const core::PolicyRef& policy = result.policy != nullptr ? result.policy : items[i].policy;
+      metrics_.CountObservation(reply.tenant, policy.get(), items[i].spec->window_rows, result);
+    }
+  };
+  return UnaryCall::Ask(steward_, metrics_, "Observe", *std::move(asked), std::move(encode));
+}
+
 grpc::ServerUnaryReactor* WorkerService::Evict(grpc::CallbackServerContext* context, const v1::EvictRequest* request,
                                                v1::EvictResponse* response) {
-  absl::StatusOr<core::EvictAsked> asked = Decode(*request, default_policy_);
-  if (!asked.ok()) return Refuse("Evict", context, asked.status());
-  std::vector<std::string> policies;  // of each sequence; empty if it is not counted, because only a plan was asked for
-  for (const core::EvictItem& item : asked->items) policies.push_back(item.plan_only ? "" : item.spec->policy.name);
-  auto encode = [this, response, policies = std::move(policies)](const core::ReplyBody& body) {
+  absl::StatusOr<core::EvictAsked> asked = Decode(*request);
+  if (!asked.ok()) return UnaryCall::Refuse(metrics_, "Evict", context, asked.status());
+  auto encode = [this, response, items = asked->items](const core::ReplyBody& body) {
     const auto& reply = std::get<core::EvictReply>(body);
     Encode(reply, response);
-    for (size_t i = 0; i < policies.size(); ++i) {
-      if (!policies[i].empty()) metrics_.CountEviction(reply.tenant, policies[i], reply.results[i]);
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].plan_only) continue;
+      const core::EvictResult& result = reply.results[i];
+      const core::PolicyRef& policy = result.policy != nullptr ? result.policy : items[i].policy;
+      metrics_.CountEviction(reply.tenant, policy.get(), result);
     }
   };
   return UnaryCall::Ask(steward_, metrics_, "Evict", *std::move(asked), std::move(encode));

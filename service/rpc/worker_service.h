@@ -2,7 +2,6 @@
 #pragma once
 
 #include "absl/status/statusor.h"
-#include "kvsteward/engine/policy.h"
 #include "kvsteward/v1/steward.grpc.pb.h"
 #include "service/steward/steward.h"
 #include "service/telemetry/metrics.h"
@@ -11,9 +10,8 @@ namespace kvsteward::rpc {
 
 class WorkerService final : public v1::Steward::CallbackService {
  public:
-  // Steward and metrics must outlive the service's calls. `default_policy` is that of an Evict that names none.
-  WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, engine::Policy default_policy,
-                telemetry::Identity identity);
+  // Steward and metrics must outlive the service's calls.
+  WorkerService(steward::Steward& steward, telemetry::Metrics& metrics, telemetry::Identity identity);
 
   grpc::ServerUnaryReactor* Attach(grpc::CallbackServerContext* context, const v1::AttachRequest* request,
                                    v1::AttachResponse* response) override;
@@ -26,6 +24,8 @@ class WorkerService final : public v1::Steward::CallbackService {
                                     v1::ReserveResponse* response) override;
   grpc::ServerUnaryReactor* Truncate(grpc::CallbackServerContext* context, const v1::TruncateRequest* request,
                                      v1::TruncateResponse* response) override;
+  grpc::ServerUnaryReactor* Observe(grpc::CallbackServerContext* context, const v1::ObserveRequest* request,
+                                    v1::ObserveResponse* response) override;
   grpc::ServerUnaryReactor* Evict(grpc::CallbackServerContext* context, const v1::EvictRequest* request,
                                   v1::EvictResponse* response) override;
   grpc::ServerUnaryReactor* ReleaseSequence(grpc::CallbackServerContext* context,
@@ -37,12 +37,9 @@ class WorkerService final : public v1::Steward::CallbackService {
   template <class Reply, class Asked, class Response>
   grpc::ServerUnaryReactor* AskFor(const char* method, grpc::CallbackServerContext* context,
                                    absl::StatusOr<Asked> asked, Response* response);
-  grpc::ServerUnaryReactor* Refuse(const char* method, grpc::CallbackServerContext* context,
-                                   const absl::Status& status);
 
   steward::Steward& steward_;
   telemetry::Metrics& metrics_;
-  const engine::Policy default_policy_;
   const telemetry::Identity identity_;
 };
 

@@ -14,8 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include "kvsteward/engine/policy.h"
-
 namespace kvsteward::telemetry {
 namespace {
 
@@ -38,6 +36,17 @@ std::string CodeName(int code) {
 }
 
 double Seconds(uint64_t us) { return static_cast<double>(us) / 1e6; }
+
+Labels LabelsOf(const std::string& tenant, const engine::Policy* policy) {
+  if (policy == nullptr) return {{"policy", "unknown"}, {"tenant", tenant}};
+  const absl::StatusOr<engine::Policy> preset = engine::Preset(policy->name);
+  return {{"policy", preset.ok() && *preset == *policy ? policy->name : "custom"}, {"tenant", tenant}};
+}
+
+Labels With(Labels labels, const std::string& name, const std::string& value) {
+  labels[name] = value;
+  return labels;
+}
 
 // A family of gauges that exists for one scrape.
 class Gauges {
@@ -105,6 +114,9 @@ struct Metrics::Impl : prometheus::Collectable {
   prometheus::Family<prometheus::Counter>& bytes_evicted;
   prometheus::Family<prometheus::Counter>& bytes_returned;
   prometheus::Family<prometheus::Histogram>& evict_seconds;
+  prometheus::Family<prometheus::Counter>& observations;
+  prometheus::Family<prometheus::Counter>& rows_observed;
+  prometheus::Family<prometheus::Histogram>& observe_seconds;
 
   AskStatus ask_status;
   std::unique_ptr<prometheus::Exposer> exposer;
@@ -138,7 +150,19 @@ Metrics::Impl::Impl()
       evict_seconds(prometheus::BuildHistogram()
                         .Name("kvsteward_evict_duration_seconds")
                         .Help("Time of one sequence's eviction by stage")
-                        .Register(registry)) {}
+                        .Register(registry)),
+      observations(prometheus::BuildCounter()
+                       .Name("kvsteward_observations_total")
+                       .Help("Observations of one sequence answered, by policy, tenant and code")
+                       .Register(registry)),
+      rows_observed(prometheus::BuildCounter()
+                        .Name("kvsteward_observed_rows_total")
+                        .Help("Query rows added to running scores, each counted once for all layers and heads")
+                        .Register(registry)),
+      observe_seconds(prometheus::BuildHistogram()
+                          .Name("kvsteward_observe_duration_seconds")
+                          .Help("Time of one sequence's observation by stage")
+                          .Register(registry)) {}
 
 Metrics::Metrics(const Identity& identity) : impl_(std::make_shared<Impl>()) {
   prometheus::BuildGauge()
@@ -156,11 +180,9 @@ void Metrics::CountCall(const std::string& method, int code, double seconds) {
   impl_->call_seconds.Add({{"method", method}}, kSeconds).Observe(seconds);
 }
 
-void Metrics::CountEviction(const std::string& tenant, const std::string& policy, const core::EvictResult& result) {
-  const Labels labels = {{"policy", engine::Preset(policy).ok() ? policy : "custom"}, {"tenant", tenant}};
-  Labels with_code = labels;
-  with_code["code"] = CodeName(static_cast<int>(result.outcome.code));
-  impl_->evictions.Add(with_code).Increment();
+void Metrics::CountEviction(const std::string& tenant, const engine::Policy* policy, const core::EvictResult& result) {
+  const Labels labels = LabelsOf(tenant, policy);
+  impl_->evictions.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
   // A cancelled eviction may have compacted some units: what those gave counts.
   if (!result.outcome.ok() && result.units_compacted == 0) return;
   const int64_t before = std::accumulate(result.lengths.begin(), result.lengths.end(), int64_t{0});
@@ -175,6 +197,16 @@ void Metrics::CountEviction(const std::string& tenant, const std::string& policy
   observe("score", result.times.score_us);
   observe("select", result.times.select_us);
   observe("compact", result.times.compact_us);
+}
+
+void Metrics::CountObservation(const std::string& tenant, const engine::Policy* policy, int32_t rows,
+                               const core::ObserveResult& result) {
+  const Labels labels = LabelsOf(tenant, policy);
+  impl_->observations.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
+  if (!result.outcome.ok()) return;
+  impl_->rows_observed.Add(labels).Increment(rows);
+  impl_->observe_seconds.Add({{"stage", "queue"}}, kSeconds).Observe(Seconds(result.times.queue_us));
+  impl_->observe_seconds.Add({{"stage", "score"}}, kSeconds).Observe(Seconds(result.times.score_us));
 }
 
 std::string Metrics::Text(const AskStatus& ask_status) const {

@@ -95,7 +95,7 @@ struct kvs_row {
 #pragma GCC diagnostic pop
 
 /* ---- Statistics region ----------------------------------------------------------------------------------------------
- *   kvs_region_header | self-test | window slots | inputs area, of Attach's input_bytes
+ *   kvs_region_header | self-test | window slots | inputs area (at inputs_offset from Attach, of its input_bytes)
  * A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order,
  * packed. The inputs area is the worker's to divide: Evict names where in it each input lies, at multiples of
  * KVS_ALIGNMENT, as packed uint8_t (classes) or float (the others), C order. What a call names must not change until
@@ -134,10 +134,6 @@ static inline uint64_t kvs_rows_offset(uint32_t units) {
 }
 static inline uint64_t kvs_table_bytes(uint32_t units, uint32_t row_capacity) {
   return kvs_rows_offset(units) + 2 * (uint64_t)units * kvs_row_stride(row_capacity);
-}
-/* Where the inputs area begins in the statistics region: AttachResponse.inputs_offset. */
-static inline uint64_t kvs_inputs_offset(uint32_t window_slots, uint64_t window_slot_bytes) {
-  return KVS_WINDOWS_OFFSET + window_slots * window_slot_bytes;
 }
 static inline const uint64_t* kvs_unit_word(const struct kvs_sequence_table* table, uint32_t unit) {
   return (const uint64_t*)((const uint8_t*)table + sizeof(struct kvs_sequence_table)) + unit;

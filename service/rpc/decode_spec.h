@@ -1,0 +1,18 @@
+// What the items of Evict and Observe hand to the engine, on its way in. `item` says where the item is, as
+// "sequences[2].". Stateless.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "kvsteward/v1/steward.pb.h"
+#include "service/device/evict_spec.h"
+
+namespace kvsteward::rpc {
+
+// `written` is the item's written_tokens.
+absl::Status ReadWindow(const std::string& item, const v1::Window& window, uint32_t written, core::EvictSpec& spec);
+absl::Status ReadInputs(const std::string& item, const v1::Inputs& inputs, core::EvictSpec& spec);
+
+}  // namespace kvsteward::rpc
