@@ -6,42 +6,27 @@
 #include <cstdint>
 #include <vector>
 
+#include "tests/reference/policy.h"
+
 namespace kvsteward::reference {
 
-enum class Signal { kNone, kSoftmax, kStepGainSoftmax };
-enum class Reduce { kSum, kMean, kMax };
-enum class Refine { kMaxPool, kAvgPoolPadded, kAvgPoolValid, kValuePrior, kClampToMean };
-enum class Norm { kL2Squared, kL2 };
-enum class Scale { kMax, kMean, kNone };
-enum class Head { kUniform, kAdaFloor, kAdaBlend };
-
-struct Refinement {
-  Refine kind = Refine::kMaxPool;
-  int pool = 1;
-  bool padded = false;  // kValuePrior: how its pool treats the edges
-  Norm norm = Norm::kL2Squared;
-  Scale scale = Scale::kMax;
-};
-
-struct Policy {
-  int window = 32;
-  Signal signal = Signal::kSoftmax;
-  double g_min = 0;
-  Reduce accumulate = Reduce::kSum;
-  Reduce group = Reduce::kMean;
-  std::vector<Refinement> refine;
-  int sinks = 0;
-  int recent = 0;
-  bool recent_is_budget_minus = false;
-  Head head = Head::kUniform;
-  int64_t alpha_ppm = 0;
-};
+using Row = std::vector<double>;
 
 // The residents of one (layer, kv head).
 struct Unit {
   std::vector<int64_t> positions;  // [n]
-  std::vector<double> keys;        // [n, head_dim]
-  std::vector<double> values;      // [n, head_dim]
+  Row keys;                        // [n, head_dim]
+  Row values;                      // [n, head_dim]
+  Row running;                     // running scores of the first residents; the others' are 0
+};
+
+// What a caller supplies beside the window.
+struct Inputs {
+  std::vector<int> classes;          // [seen]
+  std::vector<Row> scores;           // [units][n]
+  std::vector<Row> projected_norms;  // [units][n]
+  Row query_mean;                    // [layers, query_heads, head_dim]
+  Row query_covariance;              // [layers, query_heads, head_dim, head_dim]
 };
 
 struct Sequence {
@@ -50,27 +35,60 @@ struct Sequence {
   int kv_heads = 0;
   int head_dim = 0;
   std::vector<Unit> units;             // [layers * kv_heads]
-  std::vector<double> queries;         // [layers, query_heads, rows, head_dim]
+  Row queries;                         // [layers, query_heads, rows, head_dim]
   std::vector<int64_t> row_positions;  // [rows]
+  int64_t observed = 0;                // rows below this position are in the running scores
+  Inputs inputs;
 };
 
 inline constexpr double kProtected = -1;
 
+// Stages 1-5 of one unit. What the policy does not have is empty.
 struct UnitScores {
-  std::vector<double> scores;  // [n] kProtected for protected residents
-  double greatest_logit = 0;   // max |g l| / sqrt(d): what float32 may lose
-  double mean = 0;             // of the candidates' scores
-  double greatest = 0;         // of the candidates' scores after any refinement: float32 must hold it
+  Row scores;                 // [n] kProtected for protected residents
+  Row attention;              // [n] mean over rows and query heads
+  Row cross;                  // [n] the part of the score from rows of another class,
+  Row self;                   // [n] and of the same
+  Row running;                // [n]
+  double greatest_logit = 1;  // max |g l| / sqrt(d): what float32 may lose
+  double mean = 0;            // of the candidates' scores
+  double greatest = 0;        // of all numbers a score goes through: float32 must hold it
 
-  // How far a right float32 score of resident j may lie from scores[j].
-  double Epsilon(size_t j) const;
+  // How far a right float32 number may lie from `exact`, where `typical` is the mean of the unit's numbers.
+  double Epsilon(double exact, double typical) const;
 };
 
-// Stages 1-5 of one unit for the mean budget k.
-UnitScores Score(const Sequence& sequence, const Policy& policy, int64_t k, int layer, int kv_head);
+// Stages 1-5 of one layer for the mean budget k, [kv_heads]. With `attention` [kv_heads][n], what an engine emitted,
+// the pins are those that it gives.
+std::vector<UnitScores> ScoreLayer(const Sequence& sequence, const Policy& policy, int64_t k, int layer,
+                                   const std::vector<Row>* attention = nullptr);
 
-// Stages 6-8: which residents stay, given every unit's scores (kProtected marks protected ones). [units][n]
-std::vector<std::vector<bool>> Decide(const Policy& policy, int layers, int kv_heads, int64_t k,
-                                      const std::vector<std::vector<double>>& scores);
+// How far each kv head's summary of its values is from the layer's mean (`split`), made from emitted attention.
+Row Distances(const Sequence& sequence, int layer, const std::vector<Row>& attention);
+
+// Which residents of a unit may go, before pins. `classes` may be empty if the policy names none.
+std::vector<bool> Candidates(const Unit& unit, const std::vector<int>& classes, const Policy& policy, int64_t k);
+
+// Query rows that the policy uses, as indices.
+std::vector<int> RowsUsed(const Sequence& sequence, const Policy& policy);
+
+// What an engine emitted for one unit. What the policy does not read may be empty.
+struct Emitted {
+  std::vector<int64_t> positions;  // [n]
+  Row scores;                      // [n] kProtected marks protected residents
+  Row attention;                   // [n]
+  Row cross;                       // [n]
+  Row self;                        // [n]
+  Row projected;                   // [n]
+  double distance = 0;
+};
+
+struct Decision {
+  std::vector<std::vector<bool>> keep;  // [units][n]
+  int unsplit_layers = 0;               // `split` found room for no full head
+};
+
+// Stages 6-8. `rows`: query rows that were used.
+Decision Decide(const Policy& policy, int layers, int kv_heads, int64_t k, int rows, const std::vector<Emitted>& units);
 
 }  // namespace kvsteward::reference
