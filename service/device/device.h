@@ -1,5 +1,5 @@
-// The one who drives an engine: runs evictions on one thread of its own, an item at a time, fair between tenants and
-// leases. An item is one layer of one job's planning, or as many units of its compaction. Thread-safe.
+// The one who drives an engine: runs jobs on one thread of its own, an item at a time, fair between tenants and leases.
+// An item is one layer of one job's planning or accumulation, or as many units of its compaction. Thread-safe.
 #pragma once
 
 #include <functional>

@@ -1,9 +1,12 @@
 #include "service/device/evict_job.h"
 
 #include <algorithm>
+#include <bit>
+#include <string>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "service/device/inputs.h"
 #include "service/device/plan_export.h"
 #include "service/device/window.h"
 #include "service/memory/outcome.h"
@@ -17,77 +20,156 @@ uint64_t MicrosecondsSince(std::chrono::steady_clock::time_point start) {
       std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
 }
 
-absl::Status Cancelled() { return absl::CancelledError("the eviction was cancelled while it was planned"); }
+absl::Status Cancelled() { return absl::CancelledError("the call was cancelled before it had changed anything"); }
+
+// Core's word for a kind of norm: 0 is none.
+uint8_t NameOf(engine::Norm kind) { return static_cast<uint8_t>(1 + static_cast<uint8_t>(kind)); }
+engine::Norm KindOf(uint8_t name) { return name == 0 ? engine::Norm::kL2Squared : static_cast<engine::Norm>(name - 1); }
+
+// How many of the first `count` bits of the mask are set.
+int32_t CountBits(std::span<const uint64_t> mask, int32_t count) {
+  int32_t set = 0;
+  for (int32_t begin = 0; begin < count; begin += 64) {
+    const uint64_t word = mask[static_cast<size_t>(begin / 64)];
+    set += std::popcount(count - begin < 64 ? word & ((uint64_t{1} << (count - begin)) - 1) : word);
+  }
+  return set;
+}
 
 }  // namespace
 
 EvictJob::EvictJob(core::RunEvict ask, std::shared_ptr<memory::LeasePool> pool)
     : ask_(std::move(ask)), pool_(std::move(pool)) {}
 
-absl::Status EvictJob::StartPlanning(engine::Engine& engine) {
+absl::Status EvictJob::CheckAccumulated() const {
+  const engine::Policy& policy = *ask_.policy;
+  if (!policy.running() || ask_.accumulated == nullptr) return absl::OkStatus();
+  const engine::Policy& first = *ask_.accumulated;
+  if (policy.signal == first.signal && policy.accumulate == first.accumulate && policy.group == first.group) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("policy " + policy.name +
+                                    " has other stages signal, accumulate and group than policy " + first.name +
+                                    ", which the running scores of sequence " + std::to_string(ask_.sequence) +
+                                    " are of; use the same ones, or create the sequence anew");
+}
+
+absl::Status EvictJob::Start(engine::Engine& engine) {
   times_.queue_us = MicrosecondsSince(asked_at_);
+  uint64_t residents = 0;
   for (const core::Unit& unit : ask_.units) {
     units_.push_back({.row = unit.row,
                       .length = unit.kept + (ask_.written_tokens - unit.base),
                       .stored = unit.kept,
                       .appended_position = unit.base,
-                      .normed = unit.normed});
+                      .normed = unit.normed,
+                      .scored = unit.scored});
+    residents += static_cast<uint64_t>(units_.back().length);
   }
+  if (absl::Status status = CheckAccumulated(); !status.ok()) return status;
   const core::EvictSpec& spec = *ask_.spec;
-  absl::StatusOr<engine::WindowView> window = ResolveWindow(
-      spec, pool_->spec(), pool_->Bytes(core::ObjectKind::kStatistics, 0), ask_.written_tokens, &window_positions_);
+  const core::LeaseSpec& lease = pool_->spec();
+  const std::span<const std::byte> statistics = pool_->Bytes(core::ObjectKind::kStatistics, 0);
+  absl::StatusOr<engine::WindowView> window =
+      ResolveWindow(spec, lease, statistics, ask_.written_tokens, &window_positions_);
   if (!window.ok()) return window.status();
-  const engine::SequenceView sequence{.geometry = pool_->spec().geometry,
+  absl::StatusOr<engine::InputView> inputs =
+      ResolveInputs(spec, lease, statistics, ask_.written_tokens, residents, &classes_);
+  if (!inputs.ok()) return inputs.status();
+  const engine::SequenceView sequence{.geometry = lease.geometry,
                                       .pool = pool_->View(),
                                       .units = units_,
                                       .window = *window,
+                                      .inputs = *inputs,
                                       .seen = ask_.written_tokens,
+                                      .observed = ask_.observed_tokens,
+                                      .normed_kind = KindOf(ask_.norms),
                                       .stop = &cancelled_};
-  absl::StatusOr<engine::EvictionPlanner> planner = engine::EvictionPlanner::Start(
-      engine, sequence, spec.policy, spec.budget, ask_.export_plan && ask_.export_scores);
-  if (!planner.ok()) return planner.status();
-  planner_ = *std::move(planner);
+  if (ask_.observe) {
+    absl::StatusOr<engine::Observer> observer = engine::Observer::Start(engine, sequence, *ask_.policy, spec.budget);
+    if (!observer.ok()) return observer.status();
+    observer_ = *std::move(observer);
+  } else {
+    absl::StatusOr<engine::EvictionPlanner> planner = engine::EvictionPlanner::Start(
+        engine, sequence, *ask_.policy, spec.budget, ask_.export_plan && ask_.export_scores);
+    if (!planner.ok()) return planner.status();
+    planner_ = *std::move(planner);
+  }
+  observed_ = ask_.observed_tokens;
+  if (window->rows > 0) observed_ = std::max(observed_, window->positions.back() + 1);
   return absl::OkStatus();
 }
 
 std::optional<core::EvictPlanned> EvictJob::PlanLayer(engine::Engine& engine) {
   if (!std::exchange(started_, true)) {
-    if (absl::Status status = StartPlanning(engine); !status.ok()) return Finish(status);
+    if (absl::Status status = Start(engine); !status.ok()) return Refuse(status);
   }
-  if (planner_->finished()) return Finish(absl::OkStatus());
-  if (cancelled_) return Finish(Cancelled());
-  if (absl::Status status = planner_->Step(); !status.ok()) {
-    return Finish(status.code() == absl::StatusCode::kCancelled ? Cancelled() : status);
+  if (!finished()) {
+    if (cancelled_) return Refuse(Cancelled());
+    const auto start = std::chrono::steady_clock::now();
+    const absl::Status status = planner_ ? planner_->Step() : observer_->Step();
+    if (observer_) times_.score_us += MicrosecondsSince(start);
+    if (status.code() == absl::StatusCode::kCancelled) return Refuse(Cancelled());
+    if (!status.ok()) return Refuse(status);
+    if (!finished()) return std::nullopt;
   }
-  if (!planner_->finished()) return std::nullopt;
-  return Finish(absl::OkStatus());
+  if (cancelled_) return Refuse(Cancelled());
+  return ask_.observe ? FinishObserve() : FinishEvict();
 }
 
-core::EvictPlanned EvictJob::Finish(absl::Status status) {
+core::EvictPlanned EvictJob::Refuse(const absl::Status& status) const {
   core::EvictPlanned answer;
   answer.job = ask_.job;
-  if (planner_) {
-    times_.score_us = static_cast<uint64_t>(planner_->score_seconds() * 1e6);
-    times_.select_us = static_cast<uint64_t>(planner_->select_seconds() * 1e6);
-    plan_ = planner_->TakePlan();
-    planner_.reset();
-  }
-  if (status.ok() && ask_.export_plan) {
-    status = ExportPlan(plan_, units_, ask_.sequence, ask_.export_scores, ask_.plan,
-                        pool_->Bytes(core::ObjectKind::kPlans, 0));
+  answer.outcome = memory::ToOutcome(status);
+  answer.times = times_;
+  // Layers that were scored have their norms overwritten by those of another kind.
+  const engine::Policy& policy = *ask_.policy;
+  if (planner_ && policy.reads_norms() && NameOf(policy.norm()) != ask_.norms) answer.norms = 0;
+  return answer;
+}
+
+core::EvictPlanned EvictJob::FinishObserve() {
+  observer_->Commit();
+  observer_.reset();
+  core::EvictPlanned answer;
+  answer.job = ask_.job;
+  answer.observed_tokens = observed_;
+  answer.times = times_;
+  return answer;
+}
+
+core::EvictPlanned EvictJob::FinishEvict() {
+  times_.score_us = static_cast<uint64_t>(planner_->score_seconds() * 1e6);
+  times_.select_us = static_cast<uint64_t>(planner_->select_seconds() * 1e6);
+  plan_ = planner_->TakePlan();
+  if (ask_.export_plan) {
+    const absl::Status status = ExportPlan(plan_, units_, ask_.sequence, ask_.export_scores, ask_.plan,
+                                           pool_->Bytes(core::ObjectKind::kPlans, 0));
+    if (!status.ok()) return Refuse(status);
   }
   plan_.scores = {};
+  core::EvictPlanned answer;
+  answer.job = ask_.job;
   answer.times = times_;
-  answer.outcome = memory::ToOutcome(status);
-  if (!status.ok()) return answer;
   answer.budget_tokens = static_cast<int32_t>(plan_.budget_tokens);
   answer.no_op = plan_.no_op;
-  if (plan_.no_op) return answer;
-  answer.kept = plan_.kept;
-  answer.norms_cached = ask_.spec->policy.reads_values();
-  if (answer.norms_cached) {
-    for (engine::UnitView& unit : units_) unit.normed = unit.length;
+  if (!plan_.no_op) {
+    answer.kept = plan_.kept;
+    answer.unsplit_layers = plan_.unsplit_layers;
+    if (ask_.policy->reads_norms()) answer.norms = NameOf(ask_.policy->norm());
+    if (ask_.policy->running() && !ask_.plan_only) {
+      planner_->CommitRunning();
+      answer.observed_tokens = observed_;
+    }
+    // What CompactUnit takes along.
+    for (size_t u = 0; u < units_.size(); ++u) {
+      engine::UnitView& unit = units_[u];
+      if (answer.norms) unit.normed = unit.length;
+      if (answer.observed_tokens > 0) unit.scored = unit.length;
+      answer.scored.push_back(CountBits(plan_.UnitMask(static_cast<int32_t>(u)), unit.scored));
+    }
   }
+  planner_.reset();
   return answer;
 }
 

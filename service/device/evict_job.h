@@ -1,5 +1,6 @@
-// One eviction of one sequence: planned a layer at a time, then compacted in waves of units, again a layer's worth at a
-// time. Used by one thread, except for Cancel.
+// One job on one sequence: an eviction, planned a layer at a time, then compacted in waves of units, again a layer's
+// worth at a time; or an Observe, whose rows are accumulated a layer at a time and stored at the end. Used by one
+// thread, except for Cancel.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include "absl/status/status.h"
 #include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
+#include "kvsteward/engine/planner.h"
 #include "service/core/effects.h"
 #include "service/core/events.h"
 #include "service/device/evict_spec.h"
@@ -21,6 +23,7 @@ namespace kvsteward::device {
 class EvictJob {
  public:
   // REQUIRES: `pool` is the lease's and holds every block of the units; nothing of that is destroyed before the job.
+  // The job has a policy.
   EvictJob(core::RunEvict ask, std::shared_ptr<memory::LeasePool> pool);
   EvictJob(const EvictJob&) = delete;
   EvictJob& operator=(const EvictJob&) = delete;
@@ -30,7 +33,8 @@ class EvictJob {
   // From any thread: stops within the layer that is scored, or before the next unit.
   void Cancel() { cancelled_ = true; }
 
-  // Plans the next layer. The answer comes with the last one, or with what was refused.
+  // Takes the planner's or observer's next step. The answer comes with the last one, or with what was refused; running
+  // scores change with the last one only.
   std::optional<core::EvictPlanned> PlanLayer(engine::Engine& engine);
   // Compacts the next units of the wave, at most as many as a layer has. The answer comes with the last one, or with
   // how far it came. REQUIRES: planning ended well and was no no-op; the same wave until it is answered; a unit is
@@ -38,8 +42,13 @@ class EvictJob {
   std::optional<core::UnitsCompacted> CompactLayer(engine::Engine& engine, const core::CompactUnits& wave);
 
  private:
-  absl::Status StartPlanning(engine::Engine& engine);
-  core::EvictPlanned Finish(absl::Status status);
+  absl::Status Start(engine::Engine& engine);
+  absl::Status CheckAccumulated() const;
+  bool finished() const { return planner_ ? planner_->finished() : observer_->finished(); }
+  core::EvictPlanned Refuse(const absl::Status& status) const;
+  // REQUIRES: finished().
+  core::EvictPlanned FinishObserve();
+  core::EvictPlanned FinishEvict();
 
   const core::RunEvict ask_;
   const std::shared_ptr<memory::LeasePool> pool_;
@@ -47,10 +56,13 @@ class EvictJob {
   std::atomic<bool> cancelled_ = false;
 
   bool started_ = false;
+  int32_t observed_ = 0;  // rows below it will be in the running scores if the policy has some
   core::EvictTimes times_;
   std::vector<engine::UnitView> units_;
   std::vector<int32_t> window_positions_;
-  std::optional<engine::EvictionPlanner> planner_;
+  std::vector<uint8_t> classes_;
+  std::optional<engine::EvictionPlanner> planner_;  // of an eviction
+  std::optional<engine::Observer> observer_;        // of an Observe
   engine::Plan plan_;
   core::UnitsCompacted progress_;  // of the wave
 };

@@ -5,8 +5,8 @@
 #include <span>
 
 #include "absl/status/status.h"
-#include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
+#include "kvsteward/engine/planner.h"
 #include "service/core/types.h"
 
 namespace kvsteward::device {

@@ -14,8 +14,9 @@
 namespace kvsteward::memory {
 namespace {
 
-constexpr uint64_t kTokenBytes = 4;  // in each of the two side arrays
-static_assert(sizeof(*engine::PoolView::positions) == kTokenBytes && sizeof(*engine::PoolView::norms) == kTokenBytes);
+constexpr uint64_t kTokenBytes = 4;  // in each of the side arrays
+static_assert(sizeof(*engine::PoolView::positions) == kTokenBytes && sizeof(*engine::PoolView::norms) == kTokenBytes &&
+              sizeof(*engine::PoolView::running) == kTokenBytes);
 
 uint64_t PageBytes() { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
 
@@ -74,9 +75,12 @@ absl::Status LeasePool::ReserveRanges(uint64_t extent_bytes) {
   if (!positions.ok()) return positions.status();
   absl::StatusOr<Mapping> norms = ReserveAddresses(RoundUpToPage(side_bytes));
   if (!norms.ok()) return norms.status();
+  absl::StatusOr<Mapping> running = ReserveAddresses(RoundUpToPage(side_bytes));
+  if (!running.ok()) return running.status();
   blocks_ = *std::move(blocks);
   positions_ = *std::move(positions);
   norms_ = *std::move(norms);
+  running_ = *std::move(running);
   extent_bytes_ = extent_bytes;
   max_extents_ = static_cast<uint32_t>(extents);
   return absl::OkStatus();
@@ -91,12 +95,13 @@ absl::Status LeasePool::AddSideArrays(uint32_t index) {
   // Neighbours may share a page.
   const uint64_t begin = index * bytes / PageBytes() * PageBytes();
   const uint64_t end = RoundUpToPage(index * bytes + bytes);
-  for (const Mapping* array : {&positions_, &norms_}) {
+  for (const Mapping* array : {&positions_, &norms_, &running_}) {
     std::byte* const data = array->data() + begin;
     if (mprotect(data, end - begin, PROT_READ | PROT_WRITE) != 0) {
       return absl::ResourceExhaustedError("opening " + std::to_string(end - begin) +
                                           " bytes of an extent's side array failed: " + std::strerror(errno));
     }
+    if (array == &running_) continue;  // charged, but its pages come when they are touched
     // Present from the start like the extent itself, so that a shortage shows here. Old kernels do not know the advice.
     if (madvise(data, end - begin, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
       return absl::ResourceExhaustedError("the machine has no memory for an extent's side array of " +
@@ -112,7 +117,9 @@ void LeasePool::DropSideArrays(uint32_t index) {
   const uint64_t begin = RoundUpToPage(index * bytes);
   const uint64_t end = (index * bytes + bytes) / PageBytes() * PageBytes();
   if (begin >= end) return;
-  for (const Mapping* array : {&positions_, &norms_}) madvise(array->data() + begin, end - begin, MADV_DONTNEED);
+  for (const Mapping* array : {&positions_, &norms_, &running_}) {
+    madvise(array->data() + begin, end - begin, MADV_DONTNEED);
+  }
 }
 
 absl::Status LeasePool::Add(Backend& backend, const core::Object& object) {
@@ -169,7 +176,8 @@ engine::PoolView LeasePool::View() const {
   return {.data = blocks_.data(),
           .block_bytes = spec_->geometry.block_bytes(),
           .positions = reinterpret_cast<int32_t*>(positions_.data()),
-          .norms = reinterpret_cast<float*>(norms_.data())};
+          .norms = reinterpret_cast<float*>(norms_.data()),
+          .running = reinterpret_cast<float*>(running_.data())};
 }
 
 std::span<std::byte> LeasePool::Bytes(core::ObjectKind kind, uint32_t index) const {

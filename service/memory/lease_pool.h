@@ -50,7 +50,8 @@ class LeasePool {
 
   // Reserves address space for every extent that the arena could hold.
   absl::Status ReserveRanges(uint64_t extent_bytes) KVS_REQUIRES(mutex_);
-  // Makes the side arrays of an extent's blocks accessible and their memory present; gives that memory back.
+  // Makes the side arrays of an extent's blocks accessible and, but for running scores, which few leases use, their
+  // memory present; gives that memory back.
   absl::Status AddSideArrays(uint32_t index) KVS_REQUIRES(mutex_);
   void DropSideArrays(uint32_t index) KVS_REQUIRES(mutex_);
   // Bytes of one side array that belong to one extent.
@@ -66,6 +67,7 @@ class LeasePool {
   Mapping blocks_ KVS_GUARDED_BY(mutex_);
   Mapping positions_ KVS_GUARDED_BY(mutex_);
   Mapping norms_ KVS_GUARDED_BY(mutex_);
+  Mapping running_ KVS_GUARDED_BY(mutex_);
   // Declared behind the ranges: extents must end before the range in which they lie.
   std::map<Key, std::unique_ptr<MemoryObject>> objects_ KVS_GUARDED_BY(mutex_);
 };

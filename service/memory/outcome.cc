@@ -19,6 +19,8 @@ core::Code ToCode(absl::StatusCode code) {
       return core::Code::kResourceExhausted;
     case absl::StatusCode::kFailedPrecondition:
       return core::Code::kFailedPrecondition;
+    case absl::StatusCode::kAborted:
+      return core::Code::kAborted;
     default:
       return core::Code::kUnavailable;
   }

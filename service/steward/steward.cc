@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "kvsteward/engine/planner.h"
 #include "service/device/device.h"
+#include "service/device/evict_spec.h"
 #include "service/memory/memory.h"
 #include "service/memory/table_writer.h"
 #include "service/steward/call_registry.h"
@@ -44,11 +46,15 @@ bool SelfTestPasses(const memory::LeasePool* pool) {
   return found == pool->spec().ticket;
 }
 
+int32_t BudgetTokens(const core::LeaseSpec& lease, const core::EvictSpec& spec, int32_t seen) {
+  return static_cast<int32_t>(engine::BudgetTokens(spec.budget, lease.geometry, seen).value_or(0));
+}
+
 }  // namespace
 
 struct Steward::Impl {
   Impl(core::Config config, memory::Memory& memory, device::Device& device)
-      : machine(std::move(config)), store(memory), runner(device) {}
+      : machine(std::move(config), BudgetTokens), store(memory), runner(device) {}
 
   void Loop();
   std::optional<core::Event> NextEvent();
