@@ -1,27 +1,33 @@
-// Exact selection by the bits of scores: non-negative floats order as their bits, so a cut is found in three histogram
-// passes, with integers only. Stateless; thread-safe.
+// Exact selection by the bits of scores: a digit at a time, the scores of each digit's value are counted, and only
+// those of the value at which the selection reaches its total are looked at again. Integers only; rows as in scan.h.
+// Stateless; thread-safe.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "kernels/policy/parallel.h"
+#include "kernels/policy/scan.h"
+
 namespace kvsteward::engine {
 
-// The order of non-negative floats as an unsigned integer of 31 bits.
-inline uint32_t KeyOf(float score) { return std::bit_cast<uint32_t>(score) & 0x7fffffffu; }
-
-// Where a selection cuts: what lies above `key` is in, what equals it is in as far as the total allows.
-struct Cut {
-  uint32_t key = 0;
-  std::vector<int64_t> above;  // [units] scores with a greater key
-  std::vector<int64_t> equal;  // [units] scores with this very key
+// A selection over rows: row u gives its best counts[u] candidates.
+struct JointSelection {
+  std::vector<int64_t> counts;  // [rows]
+  int32_t key = 0x7fffffff;     // where the rows cut that neither bound holds
 };
 
-// The greatest key t at which the selection reaches `total`, when unit u contributes the greater of floors[u] and its
-// number of scores with keys >= t. Floors need no selection of their own because that sum is monotone in t.
-// REQUIRES: 0 <= floors[u] <= units[u].size(); sum of floors <= total <= sum of sizes; no negative score.
-Cut FindCut(std::span<const std::span<const float>> units, std::span<const int64_t> floors, int64_t total);
+// Row u gives its best least[u], and no more than its best most[u]; of the ranks between, the jointly best are taken
+// until all give `total`, ties to the lower row. Each row is read twice; memory grows with the ties of the first digit.
+// REQUIRES: 0 <= least[u] <= most[u] <= the row's candidates; sum of least <= total <= sum of most.
+JointSelection SelectJointly(std::span<const std::span<const float>> rows, std::span<const int64_t> least,
+                             std::span<const int64_t> most, int64_t total, const ParallelFor& parallel);
+
+// Where the best `count` candidates of a row end, ties to the lower index. REQUIRES: the row has as many.
+Cut FindCut(std::span<const float> row, int64_t count);
+
+// The candidates' keys in ascending order.
+std::vector<int32_t> SortedKeys(std::span<const float> row);
 
 }  // namespace kvsteward::engine

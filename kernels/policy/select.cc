@@ -2,71 +2,102 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels/policy/allot.h"
+#include "kernels/policy/block_shares.h"
 #include "kernels/policy/radix.h"
+#include "kernels/policy/top_k_random.h"
+#include "kernels/policy/two_lists.h"
+#include "kernels/policy/two_stage.h"
 
 namespace kvsteward::engine {
 namespace {
 
-// The candidates of a unit are a range of it: protected tokens are its head and its tail.
-struct Unit {
-  std::span<const float> scores;
-  size_t begin = 0;
-  size_t end = 0;
-
-  std::span<const float> candidates() const { return scores.subspan(begin, end - begin); }
-  int64_t protected_tokens() const { return static_cast<int64_t>(scores.size() - (end - begin)); }
-};
-
-Unit UnitOf(std::span<const float> scores) {
-  Unit unit{.scores = scores, .begin = 0, .end = scores.size()};
-  while (unit.begin < unit.end && scores[unit.begin] < 0) ++unit.begin;
-  while (unit.end > unit.begin && scores[unit.end - 1] < 0) --unit.end;
-  return unit;
+// What lies in `values`, laid out as the layer's scores, for one head.
+std::span<const float> RowOf(const LayerScores& scores, const std::vector<float>& values, size_t head) {
+  const int64_t begin = scores.offsets[head];
+  return std::span(values).subspan(static_cast<size_t>(begin), static_cast<size_t>(scores.offsets[head + 1] - begin));
 }
 
-// Sets the bits of the protected tokens and of the `share` best candidates, ties to the lower position. Sets exactly as
-// many whatever the scores are.
-void MarkBest(const Unit& unit, int64_t share, std::span<uint64_t> mask) {
-  const std::span<const float> candidates = unit.candidates();
-  const int64_t no_floor = 0;
-  const Cut cut = FindCut(std::span(&candidates, 1), std::span(&no_floor, 1), share);
-  int64_t ties = share - cut.above[0];
-  const auto set = [&](size_t j, bool keep) { mask[j / 64] |= static_cast<uint64_t>(keep) << (j % 64); };
-  for (size_t j = 0; j < unit.begin; ++j) set(j, true);
-  for (size_t j = unit.begin; j < unit.end; ++j) {
-    const uint32_t key = KeyOf(unit.scores[j]);
-    const bool tied = key == cut.key && ties > 0;
-    ties -= tied ? 1 : 0;
-    set(j, tied || key > cut.key);
-  }
-  for (size_t j = unit.end; j < unit.scores.size(); ++j) set(j, true);
+// Sets the bits of the best `share`. Where the heads' joint selection cut is where most heads' own selections do.
+void KeepTopK(std::span<const float> scores, int64_t share, int32_t joint_key, std::span<uint64_t> mask) {
+  const KeyCount count = CountKeys(scores, {joint_key, joint_key});
+  const int64_t ties = share - count.above;
+  KeepAbove(scores, ties >= 0 && ties <= count.within ? Cut{joint_key, ties} : FindCut(scores, share), mask);
+}
+
+// The rows that a sum of scores has; 1 if they are no sum over rows.
+int32_t RowsSummed(const Policy& policy, int32_t rows) {
+  if (!policy.signal.windowed() || policy.accumulate.kind != Accumulate::Kind::kSum) return 1;
+  return policy.window == 0 ? rows : std::min(policy.window, rows);
 }
 
 }  // namespace
 
-void SelectLayer(const LayerScores& scores, const Policy& policy, int64_t layer_total, std::span<int32_t> kept,
-                 std::span<const std::span<uint64_t>> masks) {
-  const size_t heads = kept.size();
-  std::vector<Unit> units;
-  std::vector<std::span<const float>> candidates;
-  int64_t total = layer_total;  // of candidates
-  int64_t available = 0;
-  for (size_t h = 0; h < heads; ++h) {
-    const auto offset = static_cast<size_t>(scores.offsets[h]);
-    units.push_back(
-        UnitOf(std::span(scores.scores).subspan(offset, static_cast<size_t>(scores.offsets[h + 1]) - offset)));
-    candidates.push_back(units[h].candidates());
-    total -= units[h].protected_tokens();
-    available += static_cast<int64_t>(candidates[h].size());
+void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
+                 const ParallelFor& parallel, LayerChoice& choice) {
+  const size_t heads = choice.kept.size();
+  const auto for_each_head = [&](const auto& body) {
+    parallel(static_cast<int64_t>(heads), [&](int64_t head) { body(static_cast<size_t>(head)); });
+  };
+
+  std::vector<std::span<const float>> rows;
+  std::vector<std::span<const float>> attention;
+  for (size_t head = 0; head < heads; ++head) {
+    rows.push_back(RowOf(scores, scores.scores, head));
+    if (!scores.attention.empty()) attention.push_back(RowOf(scores, scores.attention, head));
   }
-  const std::vector<int64_t> shares = HeadShares(policy.head, candidates, std::clamp<int64_t>(total, 0, available));
-  for (size_t h = 0; h < heads; ++h) {
-    MarkBest(units[h], shares[h], masks[h]);
-    kept[h] = static_cast<int32_t>(units[h].protected_tokens() + shares[h]);
+  std::vector<int64_t> sizes(heads);
+  for_each_head([&](size_t head) {
+    sizes[head] = static_cast<int64_t>(rows[head].size()) - KeepMarks(rows[head], choice.masks[head]);
+  });
+
+  HeadShares allotted;
+  if (!choice.shares.empty()) {
+    allotted.shares.assign(choice.shares.begin(), choice.shares.end());
+  } else {
+    const int64_t available = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+    const int64_t protected_tokens = scores.offsets.back() - available;
+    const int64_t total = std::clamp<int64_t>(choice.total - protected_tokens, 0, available);
+    if (policy.select.kind == Select::Kind::kBlock) {
+      const std::vector<int64_t> floors = AdaFloors(policy.head.alpha_ppm, sizes, total);
+      allotted.shares = BlockShares(rows, sizes, floors, total, parallel);
+    } else {
+      const LayerCandidates candidates = {rows, sizes, attention, scores.distance};
+      allotted = AllotHeads(policy.head, choice.layer, candidates, total, parallel);
+    }
   }
+  choice.unsplit = allotted.unsplit;
+
+  for_each_head([&](size_t head) {
+    const int64_t share = allotted.shares[head];
+    const std::span<uint64_t> mask = choice.masks[head];
+    choice.kept[head] = static_cast<int32_t>(static_cast<int64_t>(rows[head].size()) - sizes[head] + share);
+    switch (policy.select.kind) {
+      case Select::Kind::kTopK:
+      case Select::Kind::kBlock:
+        KeepTopK(rows[head], share, allotted.key, mask);
+        break;
+      case Select::Kind::kTopKRandom: {
+        const size_t unit = static_cast<size_t>(choice.layer) * heads + head;
+        const bool one_draw = policy.group.span == Group::Span::kLayer;  // the heads keep the same tokens
+        KeepTopKRandom(policy.select, sequence.pool, sequence.units[unit], choice.layer,
+                       one_draw ? 0 : static_cast<int32_t>(head), rows[head], share, mask);
+        break;
+      }
+      case Select::Kind::kTwoStage:
+        KeepTwoStage(policy.select.fraction_ppm, RowsSummed(policy, sequence.window.rows), rows[head],
+                     RowOf(scores, scores.projected, head), share, mask);
+        break;
+      case Select::Kind::kTwoLists:
+        KeepTwoLists(policy.select.share_ppm, rows[head], RowOf(scores, scores.cross, head),
+                     RowOf(scores, scores.self, head), share, mask);
+        break;
+    }
+  });
 }
 
 }  // namespace kvsteward::engine

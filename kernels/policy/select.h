@@ -2,17 +2,12 @@
 // thread-safe.
 #pragma once
 
-#include <cstdint>
-#include <functional>
-
+#include "kernels/policy/parallel.h"
 #include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
-
-// Calls body(i) once for every i in [0, count), in any order, on any threads.
-using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& body)>;
 
 // As Engine::SelectLayer. Reads positions and runs of `sequence`, never keys or values. The result does not depend on
 // `parallel`.
