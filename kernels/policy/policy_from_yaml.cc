@@ -103,7 +103,7 @@ class Reader {
 
  private:
   void Refuse(const YAML::Node& node, const std::string& text) {
-    if (status_.ok()) status_ = WrongAt(node.Mark(), text);
+    if (status_.ok()) status_ = WrongAt(node.IsNull() ? key_ : node.Mark(), text);
   }
 
   // A mapping with these keys, each at most once.
@@ -121,6 +121,7 @@ class Reader {
         return Refuse(entry.first, what + " has no key " + Quoted(key) + "; its keys are " + keys);
       }
       if (!seen.insert(key).second) return Refuse(entry.first, what + " has the key '" + key + "' twice; keep one");
+      key_ = entry.first.Mark();
       value->second(entry.second);
       if (!status_.ok()) return;
     }
@@ -227,6 +228,7 @@ class Reader {
     return value;
   }
 
+  YAML::Mark key_;  // of what is being read: a value that is not there has no place of its own
   absl::Status status_;
 };
 
