@@ -17,14 +17,14 @@ namespace kvsteward::engine::cpu {
 // Where a layer's signal goes: arrays over the layer's residents, units one after the other. The group's span is not
 // looked at here: a kv head's query heads are grouped, the caller joins the kv heads.
 struct AttentionOutput {
-  std::span<float> scores;     // accumulated and grouped; with the group after the refinements it is not written
-  std::span<float> attention;  // empty, or the mean over rows and query heads
-  std::span<float> cross;      // empty, or the part of `scores` from rows of another class than the token's,
-  std::span<float> self;       // and from rows of the same class
+  std::span<float> scores = {};     // accumulated and grouped; with the group after the refinements it is not written
+  std::span<float> attention = {};  // empty, or the mean over rows and query heads
+  std::span<float> cross = {};      // empty, or the part of `scores` from rows of another class than the token's,
+  std::span<float> self = {};       // and from rows of the same class
 
   // With the group after the refinements: gets each kv head's scores before it, [group][length], in ascending order of
-  // kv heads, on the caller's thread.
-  std::function<absl::Status(int32_t kv_head, std::span<float> scores)> on_head;
+  // kv heads, on the caller's thread, when the head's `attention` has been written.
+  std::function<absl::Status(int32_t kv_head, std::span<float> scores)> on_head = {};
 };
 
 // Scores one layer. The window's last policy.window rows are used (all of them if that is 0); of a running policy those

@@ -1,7 +1,9 @@
 #include "kernels/cpu/bad_numbers.h"
 
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -48,11 +50,12 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
     const auto slot = static_cast<size_t>(j % kBlockTokens);
     const std::byte* key = sequence.pool.keys(cursor.block()) + slot * geometry.token_bytes();
     if (!AllFinite(geometry.dtype, key, rows.dim)) {
-      return absl::InvalidArgumentError(absl::StrCat("keys: layer ", layer, ", kv head ", kv_head, ", index ", j,
-                                                     " holds NaN or infinity; every number must be finite"));
+      return BadKey(layer, kv_head, j);
     }
+    const CandidateSet* set = rows.open;
+    const bool open = set == nullptr || (set->begin <= j && j < set->end && !std::ranges::binary_search(set->holes, j));
     for (int32_t row = 0; row < rows.count(); ++row) {
-      if (j >= rows.visible[row]) continue;
+      if (j >= rows.visible[row] || !open) continue;
       double magnitude = 0;  // no order of adding overflows if this does not
       for (int32_t k = 0; k < rows.dim; ++k) {
         const auto at = static_cast<size_t>(k);
@@ -69,9 +72,20 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
   return absl::OkStatus();
 }
 
+absl::Status BadKey(int32_t layer, int32_t kv_head, int32_t token) {
+  return absl::InvalidArgumentError(absl::StrCat("keys: layer ", layer, ", kv head ", kv_head, ", index ", token,
+                                                 " holds NaN or infinity; every number must be finite"));
+}
+
+absl::Status BadInput(std::string_view tensor, int32_t layer, int32_t kv_head, int32_t token) {
+  return absl::InvalidArgumentError(absl::StrCat(std::string(tensor), ": layer ", layer, ", kv head ", kv_head,
+                                                 ", index ", token,
+                                                 " is negative or not finite; every number must be at least 0"));
+}
+
 absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token) {
   return absl::InvalidArgumentError(absl::StrCat("values: layer ", layer, ", kv head ", kv_head, ", index ", token,
-                                                 " has a squared norm that is not finite; every number must be finite "
+                                                 " has a norm that is not finite; every number must be finite "
                                                  "and its square within float32"));
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "kernels/cpu/tiles.h"
@@ -16,6 +17,12 @@ namespace kvsteward::engine::cpu {
 // REQUIRES: `begin` is a multiple of a block's tokens.
 absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t kv_head, const QueryRows& rows,
                            int32_t first_row, int32_t begin, int32_t end);
+
+// The error for a key that holds a number that is not finite.
+absl::Status BadKey(int32_t layer, int32_t kv_head, int32_t token);
+
+// The error for a number that a caller supplied for a token, in `tensor`, and that is negative or not finite.
+absl::Status BadInput(std::string_view tensor, int32_t layer, int32_t kv_head, int32_t token);
 
 // The error for a value norm that is not finite.
 absl::Status BadValue(int32_t layer, int32_t kv_head, int32_t token);

@@ -43,6 +43,7 @@ class Appender {
       pool_.positions[side_to + at] =
           j + i < unit.stored ? pool_.positions[side_from + at] : unit.appended_position + (j + i - unit.stored);
       if (j + i < unit.normed) pool_.norms[side_to + at] = pool_.norms[side_from + at];
+      if (j + i < unit.scored) pool_.running[side_to + at] = pool_.running[side_from + at];
     }
   }
 

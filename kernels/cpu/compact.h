@@ -1,4 +1,5 @@
-// Moving the tokens that stay: a unit's kept keys, values, positions and norms to other blocks, in order. Stateless.
+// Moving the tokens that stay: a unit's kept keys, values, positions, norms and running scores to other blocks, in
+// order. Stateless.
 #pragma once
 
 #include <cstdint>
