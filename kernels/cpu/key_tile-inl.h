@@ -24,14 +24,14 @@ using DU = hn::RebindToUnsigned<D>;
 
 inline constexpr size_t kTileStride = kTileKeys;  // words from a dimension of a tile, or a row of logits, to the next
 
-// The tokens of one tile as 16-byte pieces, [piece][key], zeros after the row's last byte and the last token.
+// The tokens of one tile as 16-byte pieces, [piece][key], zeros after the row's last byte and the chunk's last token.
 inline void StageTile(const Chunk& chunk, RowCursor& cursor, int32_t begin, uint32_t* stage) {
   const size_t bytes = chunk.geometry->token_bytes();
   const size_t whole = bytes / 16;
   const size_t rest = bytes % 16;
   auto* out = reinterpret_cast<std::byte*>(stage);
   constexpr size_t kStride = static_cast<size_t>(kTileKeys) * 16;
-  const int32_t keys = std::min(kTileKeys, chunk.end - begin);
+  const int32_t keys = std::clamp(chunk.end - begin, 0, kTileKeys);
   const std::byte* token = nullptr;
   for (int32_t key = 0; key < keys; ++key, token += bytes, out += 16) {
     if (key % kBlockTokens == 0) {
