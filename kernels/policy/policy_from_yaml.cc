@@ -35,13 +35,15 @@ absl::Status WrongAt(const YAML::Mark& mark, const std::string& text) {
   return absl::InvalidArgumentError("policy line " + std::to_string(mark.line + 1) + ": " + text);
 }
 
-// Looks at a text before nodes are made of it. Aliases repeat what they name, so that a short text could make a huge
-// policy; without them its size bounds everything.
+// Looks at a text before nodes are made of it: one document, and no aliases. These repeat what they name, so that a
+// short text could make a huge policy; without them its size bounds everything.
 class Guard : public YAML::EventHandler {
  public:
   const absl::Status& status() const { return status_; }
 
-  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ > 1) Refuse(mark, "a second document begins; a policy is exactly one mapping");
+  }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { Look(mark, anchor); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override { Look(mark, anchor); }
@@ -71,6 +73,7 @@ class Guard : public YAML::EventHandler {
     if (status_.ok()) status_ = WrongAt(mark, text);
   }
 
+  int documents_ = 0;
   int depth_ = 0;
   absl::Status status_;
 };
@@ -236,6 +239,7 @@ absl::Status LookOver(const std::string& text) {
   std::istringstream stream(text);
   YAML::Parser parser(stream);
   Guard guard;
+  // The parser finds ever more empty documents behind some texts, so it is not asked beyond the second.
   while (guard.status().ok() && parser.HandleNextDocument(guard)) {
   }
   return guard.status();
@@ -252,12 +256,7 @@ absl::StatusOr<Policy> PolicyFromYaml(const std::string& text) {
   Policy policy;
   try {
     if (absl::Status status = LookOver(text); !status.ok()) return status;
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() != 1) {
-      return absl::InvalidArgumentError("policy has " + std::to_string(documents.size()) +
-                                        " documents; it must be exactly one mapping");
-    }
-    policy = reader.ReadPolicy(documents.front());
+    policy = reader.ReadPolicy(YAML::Load(text));
   } catch (const YAML::Exception& e) {
     return WrongAt(e.mark, "not valid YAML, " + e.msg);
   }

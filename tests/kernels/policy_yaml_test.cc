@@ -204,11 +204,14 @@ TEST(PolicyYaml, RefusesTheWrongShape) {
       {"name: x\nhead: {table: {fractions: [1]}}\n", "line 2: head.fractions[0] must be a list"},
       {"name: x\nhead: {table: {fractions: [[[1]]]}}\n", "line 2: head.fractions[0][0] must be a single value"},
       {"- name: x\n", "line 1: policy must be a mapping"},
-      {"", "0 documents"},
+      {"", "line 1: policy must be a mapping"},
+      {"# nothing\n", "line 1: policy must be a mapping"},
       {"~", "line 1: policy must be a mapping"},
       {"ahakv", "line 1: policy must be a mapping"},
       {"name: x\n  bad: [indent\n", "not valid YAML"},
-      {"name: x\n---\nname: y\n", "2 documents"},
+      {"name: x\n---\nname: y\n", "line 2: a second document begins; a policy is exactly one mapping"},
+      // The parser sees empty documents without end behind this.
+      {"\"\",", "a second document begins"},
       {"a: *b\n", "not valid YAML"},
   });
 }
