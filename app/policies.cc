@@ -9,8 +9,7 @@ namespace kvsteward::app {
 int Policies() {
   std::string text;
   for (const std::string& name : engine::PresetNames()) {
-    const std::string policy = engine::PolicyToYaml(*engine::Preset(name));
-    text += "---\n" + policy + (policy.back() == '\n' ? "" : "\n");
+    text += "---\n" + engine::PolicyToYaml(*engine::Preset(name));
   }
   std::fputs(text.c_str(), stdout);
   return 0;

@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "kvsteward/engine/policy.h"
 #include "service/memory/cgroup.h"
 #include "tests/rpc/raw_worker.h"
 #include "tests/rpc/rig.h"
@@ -106,7 +107,11 @@ TEST_F(AppTest, HelpVersionPolicies) {
   EXPECT_EQ(RunProgram({}).status, 0);
   EXPECT_THAT(RunProgram({}).output, HasSubstr("serve"));
   EXPECT_EQ(RunProgram({"version"}).status, 0);
-  EXPECT_THAT(RunProgram({"policies"}).output, HasSubstr("name: ahakv-ada\n"));
+  std::string policies;
+  for (const std::string& name : engine::PresetNames()) {
+    policies += "---\n" + engine::PolicyToYaml(*engine::Preset(name));
+  }
+  EXPECT_EQ(RunProgram({"policies"}).output, policies);
   EXPECT_EQ(RunProgram({"dance"}).status, 2);
   EXPECT_EQ(RunProgram({"replay", "--policy", "snapkv"}).status, 2);
 }
