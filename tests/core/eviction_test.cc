@@ -1,81 +1,16 @@
 // Evictions: what the device is asked, what comes back exactly, waves, cancels and plans.
 #include <gtest/gtest.h>
 
+#include "tests/core/evicting.h"
 #include "tests/core/matchers.h"
-#include "tests/core/world.h"
 
 namespace kvsteward::core {
 namespace {
 
-constexpr uint64_t kBlock = kShape.block_bytes;
-
-// A live worker with one sequence of so many tokens, all written unless said otherwise.
-struct Evicting {
-  explicit Evicting(int32_t reserved, int32_t written_tokens = -1, Config config = SmallConfig())
-      : world(std::move(config)), worker(world.Live("a", kShape)) {
-    written = written_tokens < 0 ? reserved : written_tokens;
-    Add(1, reserved);
-  }
-  void Add(SequenceId id, int32_t reserved) {
-    world.Must<CreateSequenceReply>(CreateOf(worker, id, 1000));
-    world.Must<ReserveReply>(ReserveOf(worker, id, reserved));
-  }
-  // Asks for an eviction; the job that runs then, 0 if none does.
-  JobId Ask(const EvictAsked& asked) {
-    const size_t before = world.Open<RunEvict>().size();
-    world.Ask(asked);
-    const auto runs = world.Open<RunEvict>();
-    return runs.size() > before ? runs.back().job : 0;
-  }
-  EvictAsked Item(SequenceId id = 1) const { return EvictOf(worker, id, written); }
-  // The device's plan for a job.
-  void Plan(const EvictPlanned& planned) {
-    for (size_t i = 0; i < world.open().size(); ++i) {
-      const auto* run = std::get_if<RunEvict>(&world.open()[i]);
-      if (run != nullptr && run->job == planned.job) return world.AnswerOpen(i, planned);
-    }
-    FAIL() << "job " << planned.job << " is not being planned";
-  }
-  void Compacted(JobId job, uint32_t units) {
-    for (size_t i = 0; i < world.open().size(); ++i) {
-      const auto* wave = std::get_if<CompactUnits>(&world.open()[i]);
-      if (wave != nullptr && wave->job == job) return world.AnswerOpen(i, UnitsCompacted{job, units, 5});
-    }
-    FAIL() << "job " << job << " has no wave under way";
-  }
-  EvictResult Result(CallId call, size_t item = 0) const {
-    const Reply* reply = world.ReplyTo(call);
-    return reply == nullptr ? EvictResult{} : std::get<EvictReply>(reply->body).results.at(item);
-  }
-  // Asks, lets everything end well, and returns the first result.
-  EvictResult Evict(const EvictAsked& asked, std::vector<int32_t> kept) {
-    const JobId job = Ask(asked);
-    const CallId call = world.last_call();
-    if (job != 0) Plan(PlanOf(job, std::move(kept)));
-    world.FinishAll();
-    return Result(call);
-  }
-  // What core knows of the sequence's units now.
-  std::vector<Unit> Units() {
-    EvictAsked peek = Item();
-    const JobId job = Ask(peek);
-    std::vector<Unit> units;
-    for (const RunEvict& run : world.Open<RunEvict>()) {
-      if (run.job == job) units = run.units;
-    }
-    world.FinishAll();
-    return units;
-  }
-
-  World world;
-  World::Worker worker;
-  int32_t written = 0;
-};
-
 TEST(Evict, HandsTheDeviceASnapshot) {
   Evicting e(40, 33);
   EvictAsked asked = e.Item();
-  asked.items[0].spec = std::shared_ptr<const EvictSpec>(std::make_shared<int>(1), nullptr);
+  asked.items[0].spec = BudgetOf(30);
   const JobId job = e.Ask(asked);
   const RunEvict run = e.world.Open<RunEvict>().at(0);
   EXPECT_EQ(run.job, job);
@@ -83,7 +18,7 @@ TEST(Evict, HandsTheDeviceASnapshot) {
   EXPECT_EQ(run.shape, kShape);
   EXPECT_EQ(run.written_tokens, 33);
   EXPECT_EQ(run.table.row_capacity, 63u);
-  EXPECT_EQ(run.spec.use_count(), asked.items[0].spec.use_count());
+  EXPECT_EQ(run.spec, asked.items[0].spec);
   ASSERT_EQ(run.units.size(), 2u);
   EXPECT_EQ(run.units[0].row, (std::vector<kvsteward::Run>{{0, 3}}));
 }
@@ -140,12 +75,23 @@ TEST(Evict, KeepsNormsOnlyIfAllAreKnown) {
   for (const bool cached : {true, false}) {
     Evicting e(64);
     const JobId job = e.Ask(e.Item());
-    e.Plan(PlanOf(job, {20, 64}, cached));
+    e.Plan(PlanOf(job, {20, 64}, cached ? std::optional<uint8_t>(3) : std::nullopt));
     e.world.FinishAll();
     const std::vector<Unit> units = e.Units();
     EXPECT_EQ(units[0].normed, cached ? 20 : 0);
     EXPECT_EQ(units[1].normed, cached ? 64 : 0);
   }
+  // Norms of another kind in some layers: none may be used, even if nothing was evicted.
+  Evicting e(64);
+  e.Plan(PlanOf(e.Ask(e.Item()), {20, 64}));
+  e.world.FinishAll();
+  EvictPlanned failed = PlanOf(e.Ask(e.Item()), {}, 0);
+  EXPECT_EQ(e.world.Open<RunEvict>().at(0).norms, 1);
+  failed.outcome = {Code::kInvalidArgument, "values[0] is NaN", {}};
+  e.Plan(failed);
+  e.world.FinishAll();
+  EXPECT_EQ(e.Units()[0].normed, 0);
+  EXPECT_EQ(e.Units()[1].normed, 0);
 }
 
 TEST(Evict, ChangesNothingOnARefusalANoOpOrAPlan) {

@@ -16,8 +16,8 @@ TEST(Layout, CutsExtentsIntoWholeBlocksAndPages) {
     uint64_t expected_bytes, expected_blocks, expected_private;
   };
   for (const Case& c : std::vector<Case>{
-           {256, 4096, 1024, 4096, 16, 2048},
-           {8192, 64 << 20, 4096, 64 << 20, 8192, 1 << 20},
+           {256, 4096, 1024, 4096, 16, 3072},
+           {8192, 64 << 20, 4096, 64 << 20, 8192, 3 << 19},
            {768, 4096, 1024, 3072, 4, 1024},        // least common multiple of block and page is 3072
            {768, 100, 1024, 3072, 4, 1024},         // never less than one
            {1 << 20, 4096, 4096, 1 << 20, 1, 4096}  // a block larger than what was asked for

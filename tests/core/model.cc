@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <variant>
 
+#include "tests/core/world.h"
+
 namespace kvsteward::core {
 namespace {
 
@@ -24,6 +26,12 @@ bool Fits(const std::vector<int32_t>& kept, const std::vector<int32_t>& lengths)
 }
 
 }  // namespace
+
+Model::Model(const Config& config) {
+  for (const TenantConfig& tenant : config.tenants) {
+    tenants_.try_emplace(tenant.name, ModelTenant{tenant.policy, tenant.policy});
+  }
+}
 
 uint64_t Model::ModelSequence::Blocks() const {
   uint64_t blocks = 0;
@@ -83,12 +91,7 @@ void Model::Erase(ModelLease& lease, SequenceId sequence) {
 
 void Model::Before(const Event& event) {
   if (const auto* planned = std::get_if<EvictPlanned>(&event)) {
-    const auto found = jobs_.find(planned->job);
-    if (found == jobs_.end() || found->second.planned) return;
-    ModelJob& job = found->second;
-    job.planned = true;
-    job.kept = planned->kept;
-    job.moving = planned->outcome.ok() && !planned->no_op && !job.plan_only && Fits(job.kept, job.lengths);
+    CarryPlanned(*planned);
   } else if (const auto* done = std::get_if<UnitsCompacted>(&event)) {
     const auto found = jobs_.find(done->job);
     if (found == jobs_.end()) return;
@@ -104,6 +107,8 @@ void Model::Before(const Event& event) {
         std::swap(unit.row, row);
         unit.kept = job.kept[job.wave[i].unit];
         unit.base = job.written;
+        unit.normed = job.norms_cached ? unit.kept : 0;
+        unit.scored = job.scored.empty() ? 0 : job.scored[job.wave[i].unit];
         ++job.compacted;
       }
       Give(lease, row);
@@ -119,12 +124,44 @@ void Model::Before(const Event& event) {
   }
 }
 
+void Model::CarryPlanned(const EvictPlanned& planned) {
+  const auto found = jobs_.find(planned.job);
+  if (found == jobs_.end() || found->second.planned) return;
+  ModelJob& job = found->second;
+  job.planned = true;
+  ModelSequence& sequence = leases_.at(job.lease).sequences.at(job.table);
+  const auto all = [&](int32_t ModelUnit::*stored, bool residents) {
+    for (ModelUnit& unit : sequence.units) unit.*stored = residents ? unit.ResidentsAt(job.written) : 0;
+  };
+  if (planned.norms) {
+    sequence.norms = *planned.norms;
+    job.norms_cached = sequence.norms != 0;
+    all(&ModelUnit::normed, job.norms_cached);
+  }
+  const bool plan = !job.observe && !planned.no_op;
+  const bool fits =
+      planned.observed_tokens <= job.written &&
+      (!plan || (Fits(planned.kept, job.lengths) && (planned.scored.empty() || Fits(planned.scored, planned.kept))));
+  if (!planned.outcome.ok() || !fits) return;
+  if (planned.observed_tokens > 0) {
+    sequence.observed = planned.observed_tokens;
+    if (!sequence.accumulated) sequence.accumulated = job.policy;
+    all(&ModelUnit::scored, true);
+  }
+  job.kept = planned.kept;
+  if (sequence.observed > 0) job.scored = planned.scored;
+  job.moving = plan && !job.plan_only;
+}
+
 void Model::After(const Event& event, const std::vector<Effect>& effects) {
   const CallId call = CallOf(event);
   if (call != 0 && !std::holds_alternative<CallCancelled>(event)) asked_.emplace(call, event);
   for (const Effect& effect : effects) Carry(event, effect);
 
-  if (const auto* release = std::get_if<ReleaseSequenceAsked>(&event)) {
+  if (const auto* set = std::get_if<SetTenantAsked>(&event)) {
+    const auto tenant = tenants_.find(set->tenant);
+    if (tenant != tenants_.end()) tenant->second.policy = set->policy ? set->policy : tenant->second.configured;
+  } else if (const auto* release = std::get_if<ReleaseSequenceAsked>(&event)) {
     const bool answered = std::any_of(effects.begin(), effects.end(), [&](const Effect& effect) {
       const auto* reply = std::get_if<Reply>(&effect);
       return reply != nullptr && reply->call == call;
@@ -204,25 +241,44 @@ void Model::Carry(const Event& event, const Effect& effect) {
 }
 
 void Model::CarryRunEvict(const Event& event, const RunEvict& run) {
-  const auto& asked = std::get<EvictAsked>(event);
   ModelLease& lease = leases_.at(run.lease);
   ModelJob& job = jobs_[run.job];
   job.lease = run.lease;
   job.table = {run.table.chunk, run.table.offset};
-  job.call = asked.call;
+  job.call = CallOf(event);
   job.sequence = run.sequence;
+  job.policy = run.policy;
   job.written = run.written_tokens;
-  for (const EvictItem& item : asked.items) {
-    if (item.sequence == run.sequence) job.plan_only = item.plan_only;
-  }
   const ModelSequence& sequence = lease.sequences.at(job.table);
+  if (const auto* observe = std::get_if<ObserveAsked>(&event)) {
+    job.observe = true;
+    for (const ObserveItem& item : observe->items) {
+      if (item.sequence == run.sequence) ExpectPolicy(run, item.policy);
+    }
+  } else {
+    for (const EvictItem& item : std::get<EvictAsked>(event).items) {
+      if (item.sequence != run.sequence) continue;
+      ExpectPolicy(run, item.policy);
+      job.plan_only = item.plan_only;
+      if (!item.lazy || item.spec->budget_tokens < 1) continue;
+      EXPECT_TRUE(std::any_of(sequence.units.begin(), sequence.units.end(), [&](const ModelUnit& unit) {
+        return unit.ResidentsAt(job.written) >= (unit.planned < 0 ? item.spec->budget_tokens : unit.planned) + 16;
+      })) << "a lazy eviction that was not due";
+    }
+  }
+  EXPECT_EQ(run.observe, job.observe);
+  EXPECT_EQ(run.plan_only, job.plan_only);
+  EXPECT_EQ(run.observed_tokens, sequence.observed);
+  EXPECT_EQ(run.accumulated, sequence.accumulated);
+  EXPECT_EQ(run.norms, sequence.norms);
   EXPECT_EQ(sequence.id, run.sequence);
   ASSERT_EQ(sequence.units.size(), run.units.size());
   for (size_t u = 0; u < run.units.size(); ++u) {
     EXPECT_EQ(run.units[u].kept, sequence.units[u].kept);
     EXPECT_EQ(run.units[u].base, sequence.units[u].base);
     job.lengths.push_back(sequence.units[u].ResidentsAt(job.written));
-    EXPECT_LE(run.units[u].normed, job.lengths.back());
+    EXPECT_EQ(run.units[u].normed, sequence.units[u].normed);
+    EXPECT_EQ(run.units[u].scored, sequence.units[u].scored);
     std::vector<uint32_t> row;
     for (const Run& blocks : run.units[u].row) {
       for (uint32_t block = blocks.first; block < blocks.end(); ++block) row.push_back(block);
@@ -231,6 +287,21 @@ void Model::CarryRunEvict(const Event& event, const RunEvict& run) {
   }
   job.blocks_before = sequence.Blocks();
   lease.jobs.insert(run.job);
+}
+
+void Model::ExpectPolicy(const RunEvict& run, const PolicyRef& named) {
+  EXPECT_EQ(run.policy, named ? named : tenants_.at(run.tenant).policy);
+}
+
+void Model::CarryTruncate(ModelSequence& sequence, const TruncateReply& reply) {
+  ExpectTrimmed(sequence, reply.tokens);
+  sequence.version = reply.version;
+  for (ModelUnit& unit : sequence.units) {
+    unit.normed = std::min(unit.normed, unit.ResidentsAt(reply.tokens));
+    unit.scored = std::min(unit.scored, unit.ResidentsAt(reply.tokens));
+  }
+  sequence.observed = std::min(sequence.observed, reply.tokens);
+  if (sequence.observed == 0) sequence.accumulated = nullptr;
 }
 
 void Model::CarryEndJob(ModelJob& job) {
@@ -243,6 +314,7 @@ void Model::CarryEndJob(ModelJob& job) {
   if (job.moving && (job.compacted > 0 || (!shrinks && !job.cancelled))) {
     ExpectTrimmed(sequence, job.written);
     ++sequence.version;
+    for (size_t u = 0; u < job.kept.size(); ++u) sequence.units[u].planned = job.kept[u];
   }
   job.blocks_after = sequence.Blocks();
 }
@@ -274,8 +346,7 @@ void Model::CarryReply(const Reply& reply) {
   } else if (const auto* truncated = std::get_if<TruncateReply>(&reply.body)) {
     ModelSequence& sequence = *FindIn(lease, std::get<TruncateAsked>(event).sequence);
     if (truncated->version == sequence.version) return;  // nothing to forget, or a repetition
-    ExpectTrimmed(sequence, truncated->tokens);
-    sequence.version = truncated->version;
+    CarryTruncate(sequence, *truncated);
   } else if (const auto* evicted = std::get_if<EvictReply>(&reply.body)) {
     CarryEvictReply(reply.call, *evicted);
   } else if (std::holds_alternative<ReleaseSequenceReply>(reply.body)) {

@@ -1,10 +1,11 @@
-// A second, much simpler account of who owns which block, made from nothing but the events core was told and the
-// effects it asked for. Every disagreement is a test failure.
+// A second, much simpler account of who owns which block and what is stored of its tokens, made from nothing but the
+// events core was told and the effects it asked for. Every disagreement is a test failure.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,8 @@ namespace kvsteward::core {
 
 class Model {
  public:
+  explicit Model(const Config& config);
+
   // Call with every event before core has it, and with its effects afterwards.
   void Before(const Event& event);
   void After(const Event& event, const std::vector<Effect>& effects);
@@ -22,12 +25,18 @@ class Model {
     std::vector<uint32_t> row;
     int32_t kept = 0;
     int32_t base = 0;
+    int32_t normed = 0;
+    int32_t scored = 0;
+    int32_t planned = -1;
     int32_t ResidentsAt(int32_t tokens) const { return kept + tokens - base; }
   };
   struct ModelSequence {
     SequenceId id = 0;
     std::vector<ModelUnit> units;
     uint64_t version = 1;
+    int32_t observed = 0;
+    PolicyRef accumulated;
+    uint8_t norms = 0;
     bool releasing = false;
     uint64_t Blocks() const;
   };
@@ -52,6 +61,8 @@ class Model {
     Place table;
     CallId call = 0;
     SequenceId sequence = 0;
+    PolicyRef policy;
+    bool observe = false;
     bool plan_only = false;
     bool cancelled = false;
     bool planned = false;
@@ -60,6 +71,8 @@ class Model {
     int32_t written = 0;
     std::vector<int32_t> lengths;
     std::vector<int32_t> kept;
+    std::vector<int32_t> scored;
+    bool norms_cached = false;
     std::vector<CompactTo> wave;
     uint32_t compacted = 0;
     uint64_t blocks_before = 0;
@@ -75,9 +88,17 @@ class Model {
   void Carry(const Event& event, const Effect& effect);
   void CarryReply(const Reply& reply);
   void CarryEvictReply(CallId call, const EvictReply& reply);
+  void CarryPlanned(const EvictPlanned& planned);
   void CarryRunEvict(const Event& event, const RunEvict& run);
+  void ExpectPolicy(const RunEvict& run, const PolicyRef& named);
+  void CarryTruncate(ModelSequence& sequence, const TruncateReply& reply);
   void CarryEndJob(ModelJob& job);
 
+  struct ModelTenant {
+    PolicyRef configured;
+    PolicyRef policy;
+  };
+  std::map<std::string, ModelTenant> tenants_;
   std::map<LeaseId, ModelLease> leases_;
   std::map<Secret, LeaseId> keys_;
   std::map<LeaseId, Shape> shapes_;  // from CreateObject, before the lease answers

@@ -52,7 +52,7 @@ class Chaos {
     config.queued_evicts_per_lease = static_cast<uint32_t>(1 + Below(4));
     config.max_leases_per_tenant = static_cast<uint32_t>(1 + Below(4));
     config.max_sequences_per_lease = static_cast<uint32_t>(2 + Below(6));
-    config.tenants = {{"a", (16 + Below(120)) * 1024}, {"b", 1 << 30}};
+    config.tenants = {{"a", (16 + Below(120)) * 1024, PolicyOf(1)}, {"b", 1 << 30, PolicyOf(2)}};
     return config;
   }
 
@@ -69,6 +69,7 @@ class Chaos {
     if (dice < 45) return Repeat();
     if (dice < 48) return CancelSomething();
     if (dice < 50) return Nonsense();
+    if (dice < 51) return SetTenant();
     if (clients_.empty() || dice < 53) return Arrive();
     Client& client = clients_[Below(clients_.size())];
     if (dice < 58) return Reattach(client);
@@ -163,6 +164,16 @@ class Chaos {
     } else if (dice < 65) {
       const uint64_t request = RequestId();
       Ask(client, TruncateAsked{0, client.worker.ref, id, request, request, belief.written - UpTo(20)});
+    } else if (dice < 75) {
+      ObserveAsked observe{0, client.worker.ref, {}};
+      std::set<SequenceId> named;
+      for (uint64_t i = 0; i <= Below(2); ++i) {
+        const SequenceId other = i == 0 ? id : Pick(client);
+        if (!named.insert(other).second) continue;
+        const uint64_t request = RequestId();
+        observe.items.push_back({other, request, request, Written(Of(client, other)), RandomPolicy(), nullptr});
+      }
+      Ask(client, observe);
     } else if (dice < 94) {
       EvictAsked evict{0, client.worker.ref, {}};
       std::set<SequenceId> named;
@@ -176,6 +187,9 @@ class Chaos {
         item.written_tokens = Written(of);
         if (Chance(10)) item.if_version = of.version + Below(2);
         item.plan_only = Chance(10);
+        item.lazy = Chance(30);
+        item.policy = RandomPolicy();
+        item.spec = BudgetOf(UpTo(60));
         item.export_plan = Chance(30);
         item.export_scores = item.export_plan && Chance(50);
         evict.items.push_back(item);
@@ -186,6 +200,13 @@ class Chaos {
       Ask(client, ReleaseSequenceAsked{0, client.worker.ref, id, request, request});
       client.sequences.erase(id);
     }
+  }
+
+  PolicyRef RandomPolicy() { return Chance(50) ? nullptr : PolicyOf(UpTo(9)); }
+
+  void SetTenant() {
+    const std::string tenant = std::vector<std::string>{"a", "b", "nobody"}[Below(3)];
+    Tell(SetTenantAsked{world_.NewCall(), tenant, RandomPolicy()});
   }
 
   CreateSequenceAsked RandomCreate(const Client& client) {
@@ -220,25 +241,37 @@ class Chaos {
       // Only a cancelled job stops early; that an uncancelled one does must not hurt either.
       if (Chance(15)) done->units = static_cast<uint32_t>(Below(done->units + 1));
     } else if (const auto* run = std::get_if<RunEvict>(&effect)) {
-      EvictPlanned planned;
-      planned.job = run->job;
-      planned.norms_cached = Chance(60);
-      const uint64_t dice = Below(100);
-      if (dice < 8) {
-        planned.outcome = {Code::kInvalidArgument, "keys[0][0][3] is not finite", {}};
-      } else if (dice < 20) {
-        planned.no_op = true;
-      } else {
-        for (const Unit& unit : run->units) {
-          const int32_t residents = unit.kept + run->written_tokens - unit.base;
-          planned.kept.push_back(Chance(20) ? residents : UpTo(residents));
-        }
-        if (Chance(2)) planned.kept.pop_back();  // a device that errs
-      }
-      event = planned;
+      event = RandomAnswer(*run);
     }
     history_.push_back(event);
     world_.AnswerOpen(index, event);
+  }
+
+  EvictPlanned RandomAnswer(const RunEvict& run) {
+    EvictPlanned planned;
+    planned.job = run.job;
+    if (!run.observe && Chance(60)) planned.norms = static_cast<uint8_t>(Below(3));
+    const uint64_t dice = Below(100);
+    if (dice < 8) {
+      planned.outcome = {Code::kInvalidArgument, "keys[0][0][3] is not finite", {}};
+      return planned;
+    }
+    planned.no_op = !run.observe && dice < 20;
+    if (planned.no_op) return planned;
+    if (run.observe || (!run.plan_only && Chance(40))) {
+      planned.observed_tokens = run.observed_tokens + UpTo(run.written_tokens - run.observed_tokens);
+      if (Chance(2)) planned.observed_tokens = run.written_tokens + 1;  // a device that errs
+    }
+    if (run.observe) return planned;
+    for (const Unit& unit : run.units) {
+      const int32_t residents = unit.kept + run.written_tokens - unit.base;
+      planned.kept.push_back(Chance(20) ? residents : UpTo(residents));
+      planned.scored.push_back(UpTo(planned.kept.back()));
+    }
+    if (Chance(2)) planned.kept.pop_back();
+    if (Chance(2)) ++planned.scored.back();
+    if (Chance(20)) planned.scored.clear();
+    return planned;
   }
 
   // An event comes twice. An answered call is repeated by its client under a new id.
@@ -311,6 +344,15 @@ class Chaos {
       Belief& belief = client.sequences[std::get<TruncateAsked>(event).sequence];
       belief.written = truncated->tokens;
       belief.reserved = truncated->reserved_tokens;
+    } else if (const auto* observed = std::get_if<ObserveReply>(&reply.body)) {
+      const auto& items = std::get<ObserveAsked>(event).items;
+      ASSERT_EQ(observed->results.size(), items.size());
+      for (size_t i = 0; i < items.size(); ++i) {
+        EXPECT_EQ(observed->results[i].sequence, items[i].sequence);
+        if (!observed->results[i].outcome.ok()) continue;
+        EXPECT_LE(observed->results[i].observed_tokens, items[i].written_tokens);
+        client.sequences[items[i].sequence].written = items[i].written_tokens;
+      }
     } else if (const auto* evicted = std::get_if<EvictReply>(&reply.body)) {
       const auto& items = std::get<EvictAsked>(event).items;
       ASSERT_EQ(evicted->results.size(), items.size());

@@ -97,7 +97,7 @@ TEST(Reserve, IsRefusedPerSequence) {
 
 TEST(Reserve, OfASequenceThatDoesNotFitNamesTheShortageAndStopsNoOther) {
   Config config = SmallConfig();
-  config.tenants = {{"a", 5120 + 4096 + 6144}};  // regions, a chunk and one extent
+  config.tenants = {{"a", 5120 + 4096 + 7168}};  // regions, a chunk and one extent
   World world(config);
   const World::Worker worker = WithSequence(world);
   world.Must<CreateSequenceReply>(CreateOf(worker, 2, 100));

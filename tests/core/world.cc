@@ -12,7 +12,15 @@ Secret SecretOf(uint64_t number) {
   return secret;
 }
 
-World::World(Config config) : core(std::move(config)) {}
+PolicyRef PolicyOf(int number) { return std::make_shared<const engine::Policy>(engine::Policy{number}); }
+
+std::shared_ptr<const EvictSpec> BudgetOf(int32_t tokens) {
+  return std::make_shared<const EvictSpec>(EvictSpec{tokens});
+}
+
+World::World(Config config)
+    : core(config, [](const LeaseSpec&, const EvictSpec& spec, int32_t) { return spec.budget_tokens; }),
+      model(config) {}
 
 std::vector<Effect> World::Post(Event event) {
   std::visit(
@@ -77,9 +85,11 @@ Event World::Good(const Effect& effect) {
     return UnitsCompacted{compact->job, static_cast<uint32_t>(compact->units.size()), 1};
   }
   if (const auto* end = std::get_if<EndJob>(&effect)) return JobEnded{end->job};
+  const auto& run = std::get<RunEvict>(effect);
   EvictPlanned planned;
-  planned.job = std::get<RunEvict>(effect).job;
-  planned.no_op = true;
+  planned.job = run.job;
+  planned.no_op = !run.observe;
+  if (run.observe) planned.observed_tokens = run.written_tokens;
   return planned;
 }
 
@@ -108,6 +118,7 @@ AttachAsked World::AttachOf(SocketId socket, Shape shape, uint64_t plan_bytes) {
   asked.statistics_bytes = 1024;
   asked.plan_bytes = plan_bytes;
   asked.geometry = "units " + std::to_string(shape.units);
+  asked.spec = std::make_shared<const LeaseSpec>();
   return asked;
 }
 
@@ -137,7 +148,7 @@ Config SmallConfig() {
   config.page_bytes = 1024;
   config.table_chunk_bytes = 4096;
   config.first_epoch = 10;
-  config.tenants = {{"b", 1 << 20}, {"a", 1 << 20}};
+  config.tenants = {{"b", 1 << 20, PolicyOf(2)}, {"a", 1 << 20, PolicyOf(1)}};
   return config;
 }
 
@@ -176,14 +187,18 @@ EvictAsked EvictOf(const World::Worker& worker, SequenceId id, int32_t written) 
   return {0, worker.ref, {item}};
 }
 
+ObserveAsked ObserveOf(const World::Worker& worker, SequenceId id, int32_t written, uint64_t request_id) {
+  return {0, worker.ref, {{id, request_id, static_cast<uint64_t>(written), written, nullptr, nullptr}}};
+}
+
 ReleaseSequenceAsked ReleaseOf(const World::Worker& worker, SequenceId id, uint64_t request_id) {
   return {0, worker.ref, id, request_id, id};
 }
 
-EvictPlanned PlanOf(JobId job, std::vector<int32_t> kept, bool norms_cached) {
+EvictPlanned PlanOf(JobId job, std::vector<int32_t> kept, std::optional<uint8_t> norms) {
   EvictPlanned planned;
   planned.job = job;
-  planned.norms_cached = norms_cached;
+  planned.norms = norms;
   planned.kept = std::move(kept);
   return planned;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -14,7 +15,27 @@
 #include "service/core/core.h"
 #include "tests/core/model.h"
 
+namespace kvsteward {
+
+// Core hands these on and never looks into them: here they are what the tests need.
+namespace engine {
+struct Policy {
+  int number = 0;
+};
+}  // namespace engine
+namespace core {
+struct LeaseSpec {};
+struct EvictSpec {
+  int32_t budget_tokens = 0;
+};
+}  // namespace core
+
+}  // namespace kvsteward
+
 namespace kvsteward::core {
+
+PolicyRef PolicyOf(int number);
+std::shared_ptr<const EvictSpec> BudgetOf(int32_t tokens);
 
 Secret SecretOf(uint64_t number);
 
@@ -65,7 +86,7 @@ class World {
   }
   void FinishMemory();
   void FinishAll();
-  static Event Good(const Effect& effect);  // RunEvict: a no-op
+  static Event Good(const Effect& effect);  // RunEvict: a no-op, or all rows are observed
 
   // ---- What core said
   std::vector<Notify> notices;
@@ -116,12 +137,12 @@ Body World::Must(Asked asked) {
   return std::get<Body>(reply->body);
 }
 
-// Config, shape and worker that most tests use: extents of 16 blocks (4 KiB and 2 KiB private), 2 units, pages of 1
+// Config, shape and worker that most tests use: extents of 16 blocks (4 KiB and 3 KiB private), 2 units, pages of 1
 // KiB.
 Config SmallConfig();
 inline constexpr Shape kShape{2, 256};
 inline constexpr uint64_t kExtentBytes = 4096;
-inline constexpr uint64_t kPrivateBytes = 2048;
+inline constexpr uint64_t kPrivateBytes = 3072;
 
 // ---- Calls
 CreateSequenceAsked CreateOf(const World::Worker& worker, SequenceId id, int32_t max_tokens, uint64_t hash = 1);
@@ -131,7 +152,8 @@ ReserveAsked ReserveOf(const World::Worker& worker, std::vector<ReserveItem> ite
 ReserveAsked ReserveOf(const World::Worker& worker, SequenceId id, int32_t total, int32_t written = 0);
 TruncateAsked TruncateOf(const World::Worker& worker, SequenceId id, int32_t tokens, uint64_t request_id = 0);
 EvictAsked EvictOf(const World::Worker& worker, SequenceId id, int32_t written);
+ObserveAsked ObserveOf(const World::Worker& worker, SequenceId id, int32_t written, uint64_t request_id = 0);
 ReleaseSequenceAsked ReleaseOf(const World::Worker& worker, SequenceId id, uint64_t request_id = 0);
-EvictPlanned PlanOf(JobId job, std::vector<int32_t> kept, bool norms_cached = true);
+EvictPlanned PlanOf(JobId job, std::vector<int32_t> kept, std::optional<uint8_t> norms = 1);
 
 }  // namespace kvsteward::core
