@@ -6,14 +6,13 @@
 
 #include "absl/status/status.h"
 #include "kernels/policy/decimal.h"
-#include "kvsteward/engine/engine.h"
-#include "kvsteward/engine/policy.h"
+#include "kvsteward/engine/planner.h"
 
 namespace kvsteward::engine {
 namespace {
 
-// Position (int32) and value norm (float) of a token, private to the sidecar.
-constexpr int64_t kMetadataBytes = 8;
+// Position (int32), value norm and running score (floats) of a token, private to the sidecar.
+constexpr int64_t kMetadataBytes = 12;
 constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();
 
 struct Unit {

@@ -21,8 +21,14 @@ std::vector<int64_t> LayerShares(const LayerBudget& layer, std::span<const int64
 // 0 for fewer than 2 candidates and without mass.
 double LayerEntropy(const LayerScores& scores);
 
-// `equal_mass`: as LayerShares, from the scores of all layers. A step takes `kv_heads` candidates of a layer at a time.
-std::vector<int64_t> EqualMassShares(std::span<const LayerScores> layers, int64_t kv_heads, int64_t total);
+// The part of a layer's candidate score that its highest j * kv_heads candidates hold, for every j at which it has
+// more; without mass the part of the steps.
+std::vector<double> HeldByHighest(const LayerScores& scores, int64_t kv_heads);
+
+// `equal_mass`, as LayerShares: a step takes `kv_heads` candidates of the layer that holds least so far. held[l] is
+// HeldByHighest of layer l.
+std::vector<int64_t> EqualMassShares(std::span<const std::vector<double>> held, std::span<const int64_t> caps,
+                                     int64_t total, int64_t kv_heads);
 
 // `global`: the candidates that each unit of the sequence keeps, [layers][kv_heads]: each unit's best
 // floor(alpha total / units), as far as it has them, then the jointly best.

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/planner.h"
 
 namespace kvsteward::engine {
 namespace {
@@ -98,8 +98,8 @@ TEST(BudgetTokens, PercentIsOfTokensSeenRoundedDown) {
 }
 
 TEST(BudgetTokens, BytesIncludeMetadataAndWholeBlocks) {
-  // A row of a unit is 2 * 128 * 2 bytes of K and V and 8 of metadata; 8 units.
-  const int64_t row = 8 * (2 * 128 * 2 + 8);
+  // A row of a unit is 2 * 128 * 2 bytes of K and V and 12 of metadata; 8 units.
+  const int64_t row = 8 * (2 * 128 * 2 + 12);
   EXPECT_EQ(Tokens({Budget::Kind::kBytes, row * 115}, 1024), 100);
   EXPECT_EQ(Tokens({Budget::Kind::kBytes, row * 116 - 1}, 1024), 100);
   EXPECT_EQ(Tokens({Budget::Kind::kBytes, row * 116}, 1024), 101);
@@ -108,7 +108,7 @@ TEST(BudgetTokens, BytesIncludeMetadataAndWholeBlocks) {
   EXPECT_EQ(Tokens({Budget::Kind::kBytes, INT64_MAX}, 1024), INT32_MAX);
   Geometry f32 = kGeometry;
   f32.dtype = DType::kF32;
-  EXPECT_EQ(Tokens({Budget::Kind::kBytes, 8 * (2 * 128 * 4 + 8) * 115}, 1024, f32), 100);
+  EXPECT_EQ(Tokens({Budget::Kind::kBytes, 8 * (2 * 128 * 4 + 12) * 115}, 1024, f32), 100);
 }
 
 }  // namespace

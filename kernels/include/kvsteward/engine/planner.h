@@ -64,7 +64,8 @@ class Observer {
 // must stay valid until the planner is gone.
 class EvictionPlanner {
  public:
-  // Validates policy, budget, window, inputs and the protected total against the sequence. Reads no tensor.
+  // Validates policy, budget, window, inputs and the protected total against the sequence. Reads no tensor; positions
+  // only with a span over the layer, classes only if they protect.
   static absl::StatusOr<EvictionPlanner> Start(Engine& engine, const SequenceView& sequence, const Policy& policy,
                                                const Budget& budget, bool keep_scores);
 
@@ -84,20 +85,28 @@ class EvictionPlanner {
   EvictionPlanner(Engine& engine, const SequenceView& sequence, const Policy& policy, bool keep_scores);
 
   absl::Status Score();
-  absl::Status DivideBudget();
+  int64_t CandidatesThatStay() const;
+  absl::Status CheckProtected() const;
+  void DivideBudget();
   void Select();
+  LayerScores& ScoresOf(int32_t layer) { return scores_[scores_.size() == 1 ? 0 : static_cast<size_t>(layer)]; }
 
   Engine* engine_;
   SequenceView sequence_;
   Policy policy_;
   bool keep_scores_;
-  bool layers_first_ = false;  // budgets need all layers' scores
-  int32_t layers_ = 0;         // 0 if there is nothing to do
-  int32_t scored_ = 0;         // layers
+  bool all_scores_first_;  // whether budgets need the scores of all layers
+  int32_t layers_ = 0;     // 0 if there is nothing to do
+  int32_t scored_ = 0;     // layers
   int32_t selected_ = 0;
-  std::vector<LayerScores> scores_;          // [layers], or one that is used again if nobody needs them later
-  std::vector<std::vector<float>> running_;  // [layers] of a running policy
-  std::vector<double> layer_weights_;
+  std::vector<int64_t> residents_;   // [layers]
+  std::vector<int64_t> candidates_;  // [layers] before pins, of scored layers after them
+  std::vector<int64_t> totals_;      // [layers] that stay, once the budget is divided
+  std::vector<LayerScores> scores_;  // [layers], or one that is used again if nobody needs them later
+  // What stage 6 reads of each layer scored, made as it is scored so that no step is long.
+  std::vector<double> entropies_;             // `entropy`
+  std::vector<std::vector<double>> held_;     // `equal_mass`
+  std::vector<std::vector<float>> running_;   // [layers scored] of a running policy
   std::vector<std::vector<int64_t>> shares_;  // [layers][kv_heads] if stage 6 decides them
   Plan plan_;
   double score_seconds_ = 0;
