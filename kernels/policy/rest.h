@@ -18,13 +18,13 @@ void ForEachLeft(std::span<const uint64_t> mask, int64_t size, const Use& use) {
   }
 }
 
-// A resident and what it is worth. The order is total: more worth first, then the lower index, for any bits of `worth`.
-struct Ranked {
+// A resident that is left, and what it is worth.
+struct Worth {
   double worth;
   int64_t index;
 };
 
-// Sets the bits of the `count` best. Reorders `ranked`. REQUIRES: 0 <= count <= ranked.size().
-void KeepBest(std::vector<Ranked>& ranked, int64_t count, std::span<uint64_t> mask);
+// Sets the bits of the `count` of most worth, ties to the lower index. REQUIRES: 0 <= count <= left.size().
+void KeepBest(std::span<const Worth> left, int64_t count, std::span<uint64_t> mask);
 
 }  // namespace kvsteward::engine

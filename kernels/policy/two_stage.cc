@@ -15,7 +15,7 @@ void KeepTwoStage(int64_t fraction_ppm, int32_t rows, std::span<const float> sco
   if (first == share) return;
 
   const double offset = 1e-4 * rows;
-  std::vector<Ranked> rest;
+  std::vector<Worth> rest;
   ForEachLeft(mask, static_cast<int64_t>(scores.size()), [&](int64_t j) {
     const auto i = static_cast<size_t>(j);
     rest.push_back({(double{scores[i]} + offset) * double{projected[i]}, j});
