@@ -44,7 +44,7 @@ class ExpectedScorer {
  public:
   ExpectedScorer(const SequenceView& sequence, const Policy& policy, int32_t layer, int32_t member, ThreadPool& threads)
       : sequence_(sequence), policy_(policy), layer_(layer), member_(member), threads_(threads) {
-    for (int i = 0; i < threads.threads(); ++i) scratch_.emplace_back(sequence.geometry.head_dim, 0, false);
+    for (int i = 0; i < threads.threads(); ++i) scratch_.emplace_back(sequence.geometry.head_dim, 1, false);
   }
 
   // Of kv heads [first, first + heads.size()), whose `scores` are set.
