@@ -37,7 +37,11 @@ Fixture::Fixture(int32_t tokens, int32_t query_heads, int32_t kv_heads, int32_t 
   }
   for (int32_t row = 0; row < window; ++row) query_positions_.push_back(tokens - window + row);
   const engine::PoolView pool{data_.data(), geometry_.block_bytes(), positions_.data(), norms_.data()};
-  view_ = {geometry_, pool, units_, {queries_.data(), geometry_.dtype, window, query_positions_}, tokens};
+  view_.geometry = geometry_;
+  view_.pool = pool;
+  view_.units = units_;
+  view_.window = {queries_.data(), geometry_.dtype, window, query_positions_};
+  view_.seen = tokens;
 }
 
 const engine::SequenceView& Fixture::Sequence(bool normed, bool float_queries) {
