@@ -1,44 +1,17 @@
-// Every rule that a policy must keep, and the field that its message names.
+// Every rule that a stage must keep by itself, and the field that its message names.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "kvsteward/engine/policy.h"
+#include "tests/kernels/refusals.h"
 
 namespace kvsteward::engine {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
-
-struct Case {
-  const char* message;  // what the message begins with
-  std::function<void(Policy&)> spoil;
-};
-
-// Spoils one preset in many ways.
-void ExpectRefused(const char* preset, const std::vector<Case>& cases) {
-  for (const Case& c : cases) {
-    Policy policy = *Preset(preset);
-    ASSERT_TRUE(Validate(policy).ok());
-    c.spoil(policy);
-    const absl::Status status = Validate(policy);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << preset << ": " << c.message;
-    EXPECT_THAT(std::string(status.message()), StartsWith(c.message)) << preset;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("; it must be ")) << preset;
-  }
-}
-
-void ExpectAllowed(const char* preset, const std::vector<std::function<void(Policy&)>>& changes) {
-  for (size_t i = 0; i < changes.size(); ++i) {
-    Policy policy = *Preset(preset);
-    changes[i](policy);
-    EXPECT_TRUE(Validate(policy).ok()) << preset << " " << i << ": " << Validate(policy);
-  }
-}
 
 TEST(Validate, PresetsAreValid) {
   for (const std::string& name : PresetNames()) {
@@ -322,182 +295,6 @@ TEST(Validate, FieldsOfOtherKinds) {
           {"select.seed is 1;", [](Policy& p) { p.select.seed = 1; }},
           {"select.share is 0.2;", [](Policy& p) { p.select.share_ppm = 200'000; }},
       });
-}
-
-// ---- Combinations
-// ----------------------------------------------------------------------------------------------------
-
-TEST(Validate, SignalsWithoutRows) {
-  for (const auto kind :
-       {Signal::Kind::kNone, Signal::Kind::kSubmitted, Signal::Kind::kKeyDifference, Signal::Kind::kExpected}) {
-    const auto with = [&](std::function<void(Policy&)> change) {
-      return [=](Policy& p) {
-        p.signal = {.kind = kind};
-        p.refine.clear();
-        change(p);
-      };
-    };
-    ExpectAllowed("snapkv", {with([](Policy&) {})});
-    ExpectRefused(
-        "snapkv",
-        {
-            {"window is 7; it must be absent: with the signal ", with([](Policy& p) { p.window = 7; })},
-            {"window is all", with([](Policy& p) { p.window = 0; })},
-            {"accumulate is mean", with([](Policy& p) { p.accumulate.kind = Accumulate::Kind::kMean; })},
-            {"accumulate is running", with([](Policy& p) { p.accumulate.kind = Accumulate::Kind::kRunning; })},
-            {"accumulate.row_pool is 3", with([](Policy& p) { p.accumulate.row_pool = 3; })},
-            {"signal is ", with([](Policy& p) { p.select.kind = Select::Kind::kTwoLists; })},
-        });
-    if (kind == Signal::Kind::kExpected) {
-      ExpectAllowed(
-          "snapkv",
-          {with([](Policy& p) { p.group = {.kind = Group::Kind::kMax, .place = Group::Place::kAfterRefine}; })});
-      continue;
-    }
-    ExpectRefused("snapkv",
-                  {
-                      {"group is max; it must be absent", with([](Policy& p) { p.group.kind = Group::Kind::kMax; })},
-                      {"group.place is after_refine; it must be before_refine",
-                       with([](Policy& p) { p.group.place = Group::Place::kAfterRefine; })},
-                  });
-    const auto over_layer = with([](Policy& p) { p.group = {.kind = Group::Kind::kMax, .span = Group::Span::kLayer}; });
-    if (kind == Signal::Kind::kNone) {
-      ExpectRefused("snapkv", {
-                                  {"group.span is layer", over_layer},
-                                  {"refine is a list of 1; it must be empty",
-                                   with([](Policy& p) { p.refine = {{.kind = Refinement::Kind::kClampToMean}}; })},
-                              });
-    } else {
-      ExpectAllowed("snapkv", {over_layer});
-    }
-  }
-}
-
-TEST(Validate, Running) {
-  ExpectRefused("h2o",
-                {
-                    {"window is 32; it must be all with accumulate running", [](Policy& p) { p.window = 32; }},
-                    {"group is max; it must be mean or sum", [](Policy& p) { p.group.kind = Group::Kind::kMax; }},
-                    {"group.place is after_refine; it must be before_refine",
-                     [](Policy& p) { p.group.place = Group::Place::kAfterRefine; }},
-                    {"protect.mass is 0.5; it must be 0 with accumulate running",
-                     [](Policy& p) { p.protect.mass_ppm = 500'000; }},
-                    {"head is cheapest; it must be uniform, ada_floor, ada_blend or table with accumulate running",
-                     [](Policy& p) { p.head.kind = HeadBudget::Kind::kCheapest; }},
-                    {"head is split", [](Policy& p) { p.head.kind = HeadBudget::Kind::kSplit; }},
-                    {"accumulate is running; it must be sum or mean with select two_lists",
-                     [](Policy& p) { p.select.kind = Select::Kind::kTwoLists; }},
-                });
-  ExpectAllowed("h2o", {
-                           [](Policy& p) { p.group.kind = Group::Kind::kSum; },
-                           [](Policy& p) { p.group.span = Group::Span::kLayer; },
-                           [](Policy& p) { p.refine = Preset("ahakv")->refine; },
-                           [](Policy& p) { p.signal = Preset("ahakv")->signal; },
-                       });
-}
-
-TEST(Validate, WhatReadsAttention) {
-  const std::function<void(Policy&)> readers[] = {
-      [](Policy& p) { p.protect.mass_ppm = 900'000; },
-      [](Policy& p) { p.head.kind = HeadBudget::Kind::kCheapest; },
-      [](Policy& p) { p.head.kind = HeadBudget::Kind::kSplit; },
-  };
-  const char* fields[] = {"protect.mass is 0.9; it must be 0 with the signal ", "head is cheapest; it must be ",
-                          "head is split; it must be "};
-  for (size_t i = 0; i < std::size(readers); ++i) {
-    for (const auto kind : {Signal::Kind::kNone, Signal::Kind::kSubmitted, Signal::Kind::kPower,
-                            Signal::Kind::kKeyDifference, Signal::Kind::kExpected}) {
-      ExpectRefused("nacl", {{fields[i], [&](Policy& p) {
-                                p.signal.kind = kind;
-                                readers[i](p);
-                              }}});
-    }
-    for (const auto kind : {Signal::Kind::kSoftmax, Signal::Kind::kStepGainSoftmax, Signal::Kind::kSoftmax1}) {
-      ExpectAllowed("nacl", {[&](Policy& p) {
-                      p.signal.kind = kind;
-                      readers[i](p);
-                    }});
-    }
-  }
-}
-
-TEST(Validate, GroupAfterRefine) {
-  using Kind = Refinement::Kind;
-  for (const auto kind : {Kind::kClampToMean, Kind::kMassRatio}) {
-    ExpectRefused("lava", {{"refine[2] is ", [&](Policy& p) { p.refine.push_back({.kind = kind}); }}});
-  }
-  for (const auto kind : {Kind::kMaxPool, Kind::kAvgPool}) {
-    ExpectAllowed("lava", {[&](Policy& p) { p.refine.push_back({.kind = kind, .pool = 3}); }});
-  }
-  ExpectAllowed("lava", {[](Policy& p) { p.refine.push_back({.kind = Kind::kValuePrior, .norm = Norm::kL1}); }});
-}
-
-TEST(Validate, SpanLayer) {
-  ExpectRefused(
-      "tova", {
-                  {"refine[0] is value_scale; it must be another refinement with group.span layer",
-                   [](Policy& p) { p.refine = {{.kind = Refinement::Kind::kValueScale}}; }},
-                  {"layer is global", [](Policy& p) { p.layer.kind = LayerBudget::Kind::kGlobal; }},
-                  {"head is ada_floor; it must be uniform with group.span layer",
-                   [](Policy& p) { p.head.kind = HeadBudget::Kind::kAdaFloor; }},
-                  {"head is ada_blend", [](Policy& p) { p.head.kind = HeadBudget::Kind::kAdaBlend; }},
-                  {"head is table", [](Policy& p) { p.head = {.kind = HeadBudget::Kind::kTable, .table_ppm = {{1}}}; }},
-                  {"head is cheapest", [](Policy& p) { p.head.kind = HeadBudget::Kind::kCheapest; }},
-                  {"head is split", [](Policy& p) { p.head.kind = HeadBudget::Kind::kSplit; }},
-                  {"select is two_stage; it must be top_k, top_k_random or two_lists",
-                   [](Policy& p) { p.select.kind = Select::Kind::kTwoStage; }},
-                  {"select is block", [](Policy& p) { p.select.kind = Select::Kind::kBlock; }},
-              });
-  ExpectAllowed("tova", {
-                            [](Policy& p) { p.select.kind = Select::Kind::kTopKRandom; },
-                            [](Policy& p) { p.select.kind = Select::Kind::kTwoLists; },
-                            [](Policy& p) { p.refine = Preset("ahakv")->refine; },
-                            [](Policy& p) { p.layer.kind = LayerBudget::Kind::kPyramid; },
-                            [](Policy& p) { p.layer.kind = LayerBudget::Kind::kEntropy; },
-                            [](Policy& p) { p.protect.mass_ppm = 500'000; },
-                            [](Policy& p) { p.group.kind = Group::Kind::kMax; },
-                        });
-}
-
-TEST(Validate, TwoLists) {
-  ExpectRefused("csp",
-                {
-                    {"accumulate is max; it must be sum or mean with select two_lists",
-                     [](Policy& p) { p.accumulate.kind = Accumulate::Kind::kMax; }},
-                    {"accumulate is mean_var", [](Policy& p) { p.accumulate.kind = Accumulate::Kind::kMeanVar; }},
-                    {"group is max", [](Policy& p) { p.group.kind = Group::Kind::kMax; }},
-                    {"group.place is after_refine", [](Policy& p) { p.group.place = Group::Place::kAfterRefine; }},
-                    {"refine is a list of 1; it must be empty", [](Policy& p) { p.refine = Preset("snapkv")->refine; }},
-                });
-  ExpectAllowed("csp", {
-                           [](Policy& p) { p.signal.kind = Signal::Kind::kPower; },
-                           [](Policy& p) { p.accumulate.kind = Accumulate::Kind::kMean; },
-                           [](Policy& p) { p.group.kind = Group::Kind::kSum; },
-                           [](Policy& p) { p.head.kind = HeadBudget::Kind::kAdaFloor; },
-                       });
-}
-
-TEST(Validate, JointAndBlockBudgets) {
-  for (const auto kind : {HeadBudget::Kind::kUniform, HeadBudget::Kind::kAdaBlend, HeadBudget::Kind::kCheapest,
-                          HeadBudget::Kind::kSplit}) {
-    const auto use = [&](Policy& p) { p.head = {.kind = kind}; };
-    ExpectRefused("layer-defensivekv", {{"head is ", use}});
-    ExpectRefused("snapkv", {{"head is ", [&](Policy& p) {
-                                use(p);
-                                p.select.kind = Select::Kind::kBlock;
-                              }}});
-  }
-  ExpectRefused("layer-defensivekv",
-                {{"select is block; it must be top_k, top_k_random, two_stage or two_lists with layer global",
-                  [](Policy& p) { p.select.kind = Select::Kind::kBlock; }}});
-  ExpectAllowed("layer-defensivekv", {
-                                         [](Policy& p) { p.select.kind = Select::Kind::kTwoStage; },
-                                         [](Policy& p) { p.select.kind = Select::Kind::kTopKRandom; },
-                                     });
-  ExpectAllowed("kv-compress", {
-                                   [](Policy& p) { p.layer.kind = LayerBudget::Kind::kEntropy; },
-                                   [](Policy& p) { p.head.alpha_ppm = 500'000; },
-                               });
 }
 
 }  // namespace
