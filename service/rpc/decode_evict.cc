@@ -38,6 +38,7 @@ absl::Status ReadItem(const std::string& prefix, const Message& item, core::Evic
   if (item.has_window()) {
     if (absl::Status s = ReadWindow(prefix, item.window(), written, spec); !s.ok()) return s;
   }
+  if (absl::Status s = ReadInputs(prefix, item.inputs(), spec); !s.ok()) return s;
   out.sequence = item.sequence();
   out.request_id = item.request_id();
   if (out.request_id != 0) out.request_hash = HashOf(item);
@@ -52,7 +53,6 @@ absl::Status ReadEvict(const std::string& prefix, const v1::EvictSequence& item,
     return absl::InvalidArgumentError(prefix +
                                       "budget is missing; set budget_tokens, budget_ppm or budget_bytes to 1 or more");
   }
-  if (absl::Status s = ReadInputs(prefix, item.inputs(), *spec); !s.ok()) return s;
   if (item.export_scores() && !item.export_plan()) {
     return Wrong(prefix + "export_scores", "true", "false unless export_plan is true");
   }

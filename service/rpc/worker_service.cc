@@ -2,6 +2,7 @@
 
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "service/device/evict_spec.h"
 #include "service/memory/lease_spec.h"
@@ -89,14 +90,12 @@ grpc::ServerUnaryReactor* WorkerService::Observe(grpc::CallbackServerContext* co
                                                  const v1::ObserveRequest* request, v1::ObserveResponse* response) {
   absl::StatusOr<core::ObserveAsked> asked = Decode(*request);
   if (!asked.ok()) return UnaryCall::Refuse(metrics_, "Observe", context, asked.status());
-  auto encode = [this, response, items = asked->items](const core::ReplyBody& body) {
+  std::vector<int32_t> rows;  // of each sequence
+  for (const core::ObserveItem& item : asked->items) rows.push_back(item.spec->window_rows);
+  auto encode = [this, response, rows = std::move(rows)](const core::ReplyBody& body) {
     const auto& reply = std::get<core::ObserveReply>(body);
     Encode(reply, response);
-    for (size_t i = 0; i < items.size(); ++i) {
-      const core::ObserveResult& result = reply.results[i];
-      const core::PolicyRef& policy = result.policy != nullptr ? result.policy : items[i].policy;
-      metrics_.CountObservation(reply.tenant, policy.get(), items[i].spec->window_rows, result);
-    }
+    for (size_t i = 0; i < rows.size(); ++i) metrics_.CountObservation(reply.tenant, rows[i], reply.results[i]);
   };
   return UnaryCall::Ask(steward_, metrics_, "Observe", *std::move(asked), std::move(encode));
 }
@@ -105,14 +104,13 @@ grpc::ServerUnaryReactor* WorkerService::Evict(grpc::CallbackServerContext* cont
                                                v1::EvictResponse* response) {
   absl::StatusOr<core::EvictAsked> asked = Decode(*request);
   if (!asked.ok()) return UnaryCall::Refuse(metrics_, "Evict", context, asked.status());
-  auto encode = [this, response, items = asked->items](const core::ReplyBody& body) {
+  std::vector<bool> counted;  // of each sequence: not if only a plan was asked for
+  for (const core::EvictItem& item : asked->items) counted.push_back(!item.plan_only);
+  auto encode = [this, response, counted = std::move(counted)](const core::ReplyBody& body) {
     const auto& reply = std::get<core::EvictReply>(body);
     Encode(reply, response);
-    for (size_t i = 0; i < items.size(); ++i) {
-      if (items[i].plan_only) continue;
-      const core::EvictResult& result = reply.results[i];
-      const core::PolicyRef& policy = result.policy != nullptr ? result.policy : items[i].policy;
-      metrics_.CountEviction(reply.tenant, policy.get(), result);
+    for (size_t i = 0; i < counted.size(); ++i) {
+      if (counted[i]) metrics_.CountEviction(reply.tenant, reply.results[i]);
     }
   };
   return UnaryCall::Ask(steward_, metrics_, "Evict", *std::move(asked), std::move(encode));

@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "kvsteward/engine/policy.h"
+
 namespace kvsteward::telemetry {
 namespace {
 
@@ -37,10 +39,9 @@ std::string CodeName(int code) {
 
 double Seconds(uint64_t us) { return static_cast<double>(us) / 1e6; }
 
-Labels LabelsOf(const std::string& tenant, const engine::Policy* policy) {
-  if (policy == nullptr) return {{"policy", "unknown"}, {"tenant", tenant}};
-  const absl::StatusOr<engine::Policy> preset = engine::Preset(policy->name);
-  return {{"policy", preset.ok() && *preset == *policy ? policy->name : "custom"}, {"tenant", tenant}};
+Labels LabelsOf(const std::string& tenant, const engine::Policy& policy) {
+  const absl::StatusOr<engine::Policy> preset = engine::Preset(policy.name);
+  return {{"policy", preset.ok() && *preset == policy ? policy.name : "custom"}, {"tenant", tenant}};
 }
 
 Labels With(Labels labels, const std::string& name, const std::string& value) {
@@ -180,9 +181,10 @@ void Metrics::CountCall(const std::string& method, int code, double seconds) {
   impl_->call_seconds.Add({{"method", method}}, kSeconds).Observe(seconds);
 }
 
-void Metrics::CountEviction(const std::string& tenant, const engine::Policy* policy, const core::EvictResult& result) {
-  const Labels labels = LabelsOf(tenant, policy);
+void Metrics::CountEviction(const std::string& tenant, const core::EvictResult& result) {
+  const Labels labels = LabelsOf(tenant, *result.policy);
   impl_->evictions.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
+  if (result.no_op) return;  // lazy ones are asked for at every step
   // A cancelled eviction may have compacted some units: what those gave counts.
   if (!result.outcome.ok() && result.units_compacted == 0) return;
   const int64_t before = std::accumulate(result.lengths.begin(), result.lengths.end(), int64_t{0});
@@ -199,9 +201,8 @@ void Metrics::CountEviction(const std::string& tenant, const engine::Policy* pol
   observe("compact", result.times.compact_us);
 }
 
-void Metrics::CountObservation(const std::string& tenant, const engine::Policy* policy, int32_t rows,
-                               const core::ObserveResult& result) {
-  const Labels labels = LabelsOf(tenant, policy);
+void Metrics::CountObservation(const std::string& tenant, int32_t rows, const core::ObserveResult& result) {
+  const Labels labels = LabelsOf(tenant, *result.policy);
   impl_->observations.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
   if (!result.outcome.ok()) return;
   impl_->rows_observed.Add(labels).Increment(rows);

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "kvsteward/engine/policy.h"
 #include "service/core/effects.h"
 #include "service/telemetry/identity.h"
 
@@ -24,11 +23,9 @@ class Metrics {
   // One RPC has been answered. `method` is "Evict"; the code is gRPC's.
   void CountCall(const std::string& method, int code, double seconds);
   // One sequence's eviction, or observation of `rows` query rows, has been answered. Policies that are no presets are
-  // counted as "custom", since anybody may make as many as he likes; null, of a call that was refused before the
-  // tenant's policy was looked up, as "unknown".
-  void CountEviction(const std::string& tenant, const engine::Policy* policy, const core::EvictResult& result);
-  void CountObservation(const std::string& tenant, const engine::Policy* policy, int32_t rows,
-                        const core::ObserveResult& result);
+  // counted as "custom", since anybody may make as many as he likes. REQUIRES: the result has its policy.
+  void CountEviction(const std::string& tenant, const core::EvictResult& result);
+  void CountObservation(const std::string& tenant, int32_t rows, const core::ObserveResult& result);
 
   // Asked for at every scrape, on a thread of the exposer's; nothing if the answer takes too long.
   using AskStatus = std::function<std::optional<core::StatusReply>()>;

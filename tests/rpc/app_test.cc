@@ -183,6 +183,44 @@ TEST_F(AppTest, ServesDrainsOnTermAndIsAloneOnItsSockets) {
   EXPECT_EQ(worker.FinishHold().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(AppTest, TenantsAreListedAndSet) {
+  Program daemon({"serve", "--config", config()});
+  ASSERT_NO_FATAL_FAILURE(AwaitHealth());
+  const auto tenants = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "tenants");
+    arguments.insert(arguments.end(), {"--address", admin()});
+    return RunProgram(arguments);
+  };
+  EXPECT_THAT(tenants({"list"}).output, HasSubstr("ahakv-ada"));
+  EXPECT_EQ(tenants({"set", "t", "--policy", "snapkv"}).status, 0);
+  EXPECT_THAT(tenants({"list"}).output, HasSubstr("snapkv"));
+  std::ofstream(dir_ / "mine.yaml") << "name: mine\nsignal: none\n";
+  EXPECT_EQ(tenants({"set", "t", "--policy", dir_ / "mine.yaml"}).status, 0);
+  const Ended listed = tenants({"list", "--json"});
+  EXPECT_EQ(listed.status, 0);
+  EXPECT_THAT(listed.output, HasSubstr("\"policy\":\"mine\""));
+  EXPECT_THAT(listed.output, HasSubstr("signal: none"));
+  EXPECT_EQ(tenants({"set", "t", "--policy", ""}).status, 0);
+  EXPECT_THAT(tenants({"list"}).output, HasSubstr("ahakv-ada"));
+
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& says) {
+    const Ended ended = tenants(arguments);
+    EXPECT_EQ(ended.status, 2) << ended.output;
+    EXPECT_THAT(ended.output, HasSubstr(says));
+  };
+  refused({"set", "nobody", "--policy", "snapkv"}, "nobody");
+  refused({"set", "t", "--policy", "best"}, "there is no policy 'best'");
+  std::ofstream(dir_ / "mine.yaml") << "name: mine\nsignal: guess\n";
+  refused({"set", "t", "--policy", dir_ / "mine.yaml"}, "mine.yaml: policy line 2: signal is 'guess'");
+  refused({"set", "t"}, "--policy is required");
+  refused({}, "subcommand is required");
+  EXPECT_THAT(tenants({"list"}).output, HasSubstr("ahakv-ada"));
+  daemon.Signal(SIGKILL);
+  daemon.Wait();
+  EXPECT_EQ(tenants({"list"}).status, 1);
+  EXPECT_EQ(tenants({"set", "t", "--policy", "snapkv"}).status, 1);
+}
+
 TEST_F(AppTest, AnOperatorDrainsIt) {
   Program daemon({"serve", "--config", config()});
   ASSERT_NO_FATAL_FAILURE(AwaitHealth());

@@ -62,9 +62,11 @@ tenants:
   - name: red
     fd_socket: /a/red.sock
     hard_limit_bytes: 32MiB
+    policy: h2o
   - name: blue
     fd_socket: /a/blue.sock
     hard_limit_bytes: 64MiB
+    policy: "{name: mine, signal: none}"
 )";
 
 TEST(ConfigTest, WhatIsPrintedIsWhatWasRead) {
@@ -73,6 +75,19 @@ TEST(ConfigTest, WhatIsPrintedIsWhatWasRead) {
   EXPECT_EQ(ConfigToYaml(*config), kAll);
   const std::string defaults = ConfigToYaml(*Load(""));
   EXPECT_EQ(ConfigToYaml(*Load(defaults)), defaults);
+}
+
+TEST(ConfigTest, ATenantsPolicyIsTheDefaultUnlessItHasItsOwn) {
+  const absl::StatusOr<Config> config = Load(
+      "eviction: {default_policy: snapkv}\n"
+      "tenants:\n  - name: red\n  - name: blue\n    policy: |\n      name: mine\n      signal: none\n");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->tenants[0].policy, "snapkv");
+  EXPECT_EQ(config->tenants[1].policy, "name: mine\nsignal: none\n");
+  const absl::StatusOr<Config> again = Load(ConfigToYaml(*config));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->tenants[1].policy, config->tenants[1].policy);
+  EXPECT_EQ(Load("", {{"KVSTEWARD_EVICTION_DEFAULT_POLICY", "h2o"}})->tenants[0].policy, "h2o");
 }
 
 TEST(ConfigTest, VariablesOverrideSingleKeys) {
@@ -123,7 +138,17 @@ TEST(ConfigTest, WhatIsWrongIsNamedWithItsLine) {
       {"device: {kind: cuda}", "device.kind is \"cuda\"; it must be host"},
       {"device: {threads: 257}", "device.threads is \"257\"; it must be a number from 0 to 256"},
       {"device: {threads: 1.5}", "device.threads is \"1.5\""},
-      {"eviction: {default_policy: nothing}", "eviction.default_policy is \"nothing\"; it must be a preset"},
+      {"eviction: {default_policy: nothing}",
+       "kv.yaml:1: eviction.default_policy is refused: there is no policy 'nothing'"},
+      {"eviction:\n  default_policy: |\n    name: mine\n    signal: guess\n",
+       "kv.yaml:2: eviction.default_policy is refused: policy line 2: signal is 'guess'"},
+      {"eviction: {default_policy: [snapkv]}", "eviction.default_policy must be one value; it must be a preset"},
+      {"tenants:\n  - name: a\n    policy: best\n",
+       "kv.yaml:3: tenants[0].policy is refused: there is no policy 'best'"},
+      {"tenants: [{name: a}, {name: b, fd_socket: /b, policy: \"{name: x, head: best}\"}]",
+       "tenants[1].policy is refused: policy line 1: head"},
+      {"tenants: [{name: a, policy: \"{name: x, select: block}\"}]", "tenants[0].policy is refused: select"},
+      {"tenants: [{name: a, policy: \"\"}]", "tenants[0].policy is refused: "},
       {"limits: {leases: 0}", "limits.leases is \"0\"; it must be a number from 1 to 4096"},
       {"limits: {drain_seconds: 0}", "limits.drain_seconds is \"0\""},
       {"limits: {message_bytes: 1KiB}", "limits.message_bytes is \"1KiB\""},

@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/rpc/calls.h"
 #include "tests/rpc/raw_worker.h"
 #include "tests/rpc/rig.h"
 
@@ -16,48 +17,50 @@ std::string TextOf(telemetry::Metrics& metrics) {
 }
 
 // 40 tokens in each of 4 units, evicted to 20.
-v1::EvictRequest HalfOf40(const RawWorker& worker, const std::string& policy) {
-  v1::EvictRequest request;
-  *request.mutable_lease() = worker.lease();
-  v1::EvictSequence* item = request.add_sequences();
-  item->set_sequence(1);
-  item->set_written_tokens(40);
-  item->set_budget_tokens(20);
-  item->set_policy(policy);
-  return request;
+v1::EvictSequence HalfOf40(const std::string& policy) {
+  v1::EvictSequence item;
+  item.set_sequence(1);
+  item.set_written_tokens(40);
+  item.set_budget_tokens(20);
+  item.set_policy(policy);
+  return item;
 }
 
-TEST(MetricsTest, CallsAndEvictionsAreCounted) {
+// The rows of 40 tokens, all zeros.
+v1::ObserveSequence RowsOf40(const std::string& policy) {
+  v1::ObserveSequence item;
+  item.set_sequence(1);
+  item.set_written_tokens(40);
+  item.set_policy(policy);
+  item.mutable_window()->set_rows(40);
+  item.mutable_window()->set_dtype(v1::D_TYPE_F32);
+  item.mutable_window()->set_inline_queries(std::string(2 * 4 * 40 * 8 * sizeof(float), '\0'));
+  return item;
+}
+
+TEST(MetricsTest, CallsEvictionsAndObservationsAreCounted) {
   Rig rig;
   RawWorker worker(rig.fd_path(), rig.Workers());
   ASSERT_NO_FATAL_FAILURE(worker.Start());
-  v1::CreateSequenceRequest create;
-  *create.mutable_lease() = worker.lease();
-  create.set_sequence(1);
-  create.set_max_tokens(64);
-  v1::CreateSequenceResponse created;
-  ASSERT_TRUE(worker.stub().CreateSequence(Context().get(), create, &created).ok());
-  v1::ReserveRequest reserve;
-  *reserve.mutable_lease() = worker.lease();
-  reserve.add_sequences()->set_sequence(1);
-  reserve.mutable_sequences(0)->set_total_tokens(40);
-  v1::ReserveResponse reserved;
-  ASSERT_TRUE(worker.stub().Reserve(Context().get(), reserve, &reserved).ok());
-  create.set_sequence(0);
-  ASSERT_FALSE(worker.stub().CreateSequence(Context().get(), create, &created).ok());
+  ASSERT_EQ(Create(worker, 1, 64).code, 0u);
+  ASSERT_EQ(Reserve(worker, Room(1, 40)).code, 0u);
+  ASSERT_NE(Create(worker, 0, 64).code, 0u);
 
-  v1::EvictResponse evicted;
-  v1::EvictRequest plan = HalfOf40(worker, "streaming-llm");
-  plan.mutable_sequences(0)->set_plan_only(true);
-  ASSERT_TRUE(worker.stub().Evict(Context().get(), plan, &evicted).ok());
-  ASSERT_EQ(evicted.sequences(0).outcome().code(), 0u) << evicted.ShortDebugString();
+  v1::EvictSequence plan = HalfOf40("streaming-llm");
+  plan.set_plan_only(true);
+  ASSERT_EQ(Evict(worker, plan).code, 0u);
   EXPECT_THAT(TextOf(rig.metrics()), Not(HasSubstr("kvsteward_evictions_total{")));
 
-  ASSERT_TRUE(worker.stub().Evict(Context().get(), HalfOf40(worker, "streaming-llm"), &evicted).ok());
-  ASSERT_EQ(evicted.sequences(0).outcome().code(), 0u) << evicted.ShortDebugString();
-  v1::EvictRequest unknown = HalfOf40(worker, "name: mine\nsignal: none\n");
-  unknown.mutable_sequences(0)->set_sequence(9);
-  ASSERT_TRUE(worker.stub().Evict(Context().get(), unknown, &evicted).ok());
+  ASSERT_EQ(Observe(worker, RowsOf40("h2o")).code, 0u);
+  ASSERT_NE(Observe(worker, RowsOf40("")).code, 0u);  // the tenant's is not one to observe for
+  ASSERT_EQ(Evict(worker, HalfOf40("streaming-llm")).code, 0u);
+  v1::EvictSequence lazy = HalfOf40("streaming-llm");
+  lazy.set_lazy(true);
+  ASSERT_EQ(Evict(worker, lazy).code, 0u);
+  // Whatever its name, this is no preset.
+  v1::EvictSequence unknown = HalfOf40("name: snapkv\nsignal: none\n");
+  unknown.set_sequence(9);
+  ASSERT_NE(Evict(worker, unknown).code, 0u);
 
   const std::string text = TextOf(rig.metrics());
   for (const char* line : {
@@ -65,15 +68,19 @@ TEST(MetricsTest, CallsAndEvictionsAreCounted) {
            "kvsteward_rpcs_total{code=\"OK\",method=\"Attach\"} 1",
            "kvsteward_rpcs_total{code=\"OK\",method=\"CreateSequence\"} 1",
            "kvsteward_rpcs_total{code=\"INVALID_ARGUMENT\",method=\"CreateSequence\"} 1",
-           "kvsteward_rpcs_total{code=\"OK\",method=\"Evict\"} 3",
+           "kvsteward_rpcs_total{code=\"OK\",method=\"Evict\"} 4",
            "kvsteward_rpc_duration_seconds_count{method=\"Reserve\"} 1",
-           "kvsteward_evictions_total{code=\"OK\",policy=\"streaming-llm\",tenant=\"t\"} 1",
+           "kvsteward_evictions_total{code=\"OK\",policy=\"streaming-llm\",tenant=\"t\"} 2",
            "kvsteward_evictions_total{code=\"NOT_FOUND\",policy=\"custom\",tenant=\"t\"} 1",
            "kvsteward_evicted_tokens_total{policy=\"streaming-llm\",tenant=\"t\"} 80",
            // K and V of 8 floats each; 3 blocks of a unit became 2.
            "kvsteward_evicted_bytes_total{policy=\"streaming-llm\",tenant=\"t\"} 5120",
            "kvsteward_returned_bytes_total{policy=\"streaming-llm\",tenant=\"t\"} 4096",
            "kvsteward_evict_duration_seconds_count{stage=\"compact\"} 1",
+           "kvsteward_observations_total{code=\"OK\",policy=\"h2o\",tenant=\"t\"} 1",
+           "kvsteward_observations_total{code=\"INVALID_ARGUMENT\",policy=\"snapkv\",tenant=\"t\"} 1",
+           "kvsteward_observed_rows_total{policy=\"h2o\",tenant=\"t\"} 40",
+           "kvsteward_observe_duration_seconds_count{stage=\"score\"} 1",
        }) {
     EXPECT_THAT(text, HasSubstr(std::string(line) + "\n"));
   }
@@ -83,7 +90,7 @@ TEST(MetricsTest, GaugesAreTheStatus) {
   telemetry::Metrics metrics({"1", "host", "memfd"});
   core::StatusReply status;
   status.ledger = {100, 10, 20, 30, 35, 5};
-  status.tenants = {{"red", 90, 80, 70}};
+  status.tenants = {{"red", 90, 80, 70, nullptr}};
   status.leases.resize(3);
   status.leases[1].state = core::LeaseState::kLive;
   status.leases[2].state = core::LeaseState::kLive;

@@ -18,6 +18,7 @@ v1::AttachRequest RawWorker::SmallGeometry() {
   request.set_window_rows(4);
   request.set_window_slots(1);
   request.set_plan_bytes(8192);
+  request.set_input_bytes(4096);
   return request;
 }
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "grpcpp/create_channel.h"
+#include "kvsteward/engine/policy.h"
 
 namespace kvsteward::rpc {
 namespace {
@@ -32,7 +33,7 @@ Rig::Rig(const RigOptions& options)
   config.table_chunk_bytes = 64u << 10;
   config.first_epoch = 1000;
   config.max_leases_per_tenant = options.leases;
-  config.tenants = {{"t", options.arena_bytes}};
+  config.tenants = {{"t", options.arena_bytes, std::make_shared<const engine::Policy>(*engine::Preset("snapkv"))}};
   steward_ = std::make_unique<steward::Steward>(config, memory_, device_);
   fd_socket_ = *FdSocket::Listen({{"t", fd_path()}}, options.leases,
                                  [this](core::Event event) { steward_->Post(std::move(event)); });
@@ -43,7 +44,6 @@ Rig::Rig(const RigOptions& options)
   server.address = address();
   server.admin = "unix:" + dir_ / "a.sock";
   server.message_bytes = options.message_bytes;
-  server.default_policy = *engine::Preset("snapkv");
   server.identity = kIdentity;
   server.drain = [this] { ++drains_asked_; };
   server_ = *Server::Start(server, *steward_, metrics_);

@@ -27,7 +27,7 @@ struct RigOptions {
   bool answers = true;  // false: the steward's loop does not run, so that no call is ever answered
 };
 
-// One tenant, "t".
+// One tenant, "t", whose policy is `snapkv`.
 class Rig {
  public:
   explicit Rig(const RigOptions& options = {});
