@@ -1,5 +1,6 @@
 // What every engine must do, as tests over a factory. A backend joins with a file of a few lines: link
-// engine_contract.cc and instantiate EngineContract with its factory.
+// kvsteward_engine_contract and instantiate EngineContract with its factory, PresetContract with its factory and the
+// presets' names, and CompositionContract with its factory and shards.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,9 +10,11 @@
 #include <memory_resource>
 #include <ostream>
 #include <string>
+#include <tuple>
 
 #include "kvsteward/engine/engine.h"
 #include "tests/kernels/paged_sequence.h"
+#include "tests/kernels/random_cases.h"
 
 namespace kvsteward::engine {
 
@@ -34,11 +37,21 @@ class EngineContract : public ::testing::TestWithParam<EngineUnderTest> {
   std::unique_ptr<Engine> engine_;
 };
 
-// Plans an eviction over all layers, keeping the scores.
-absl::StatusOr<Plan> PlanEviction(Engine& engine, PagedSequence& sequence, const Policy& policy, const Budget& budget);
+// 1,000 random cases of one preset each.
+class PresetContract : public ::testing::TestWithParam<std::tuple<EngineUnderTest, std::string>> {};
 
-// Fails the test unless `plan` is right: (a) its scores are within epsilon of the float64 reference, (b) the
-// reference's stages 6-8 make the same plan of its scores, bit for bit; and its totals are exact.
-void ExpectPlanIsRight(PagedSequence& sequence, const Policy& policy, const Plan& plan);
+// Random compositions of stages, kCompositions of them dealt out over kCompositionShards tests.
+class CompositionContract : public ::testing::TestWithParam<std::tuple<EngineUnderTest, int>> {};
+inline constexpr int kCompositions = 2400;
+inline constexpr int kCompositionShards = 8;
+
+// Plans an eviction over all layers, keeping the scores, and stores running scores if `commit`.
+absl::StatusOr<Plan> PlanEviction(Engine& engine, PagedSequence& sequence, const Policy& policy, const Budget& budget,
+                                  bool commit = false);
+
+inline Budget Tokens(int64_t tokens) { return {Budget::Kind::kTokens, tokens}; }
+inline Policy PresetNamed(const std::string& name) { return *Preset(name); }
+// A shape whose units are all of one length.
+Shape UniformShape(int32_t layers, int32_t kv_heads, int32_t length);
 
 }  // namespace kvsteward::engine

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -15,114 +13,16 @@ namespace kvsteward::engine {
 namespace {
 
 constexpr int32_t kPoisonPosition = -1'000'000;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-uint16_t ToF16(double value) {
-  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
-  if (std::isnan(value)) return 0x7e00;
-  const double size = std::abs(value);
-  if (size >= 65520) return sign | 0x7c00;
-  if (size == 0) return sign;
-  const int exponent = std::max(std::ilogb(size), -14);
-  const auto mantissa = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
-  return sign | static_cast<uint16_t>(((exponent + 14) << 10) + mantissa);
+bool Keeps(const Plan& plan, size_t u, int32_t j) {
+  return (plan.UnitMask(static_cast<int32_t>(u))[j / 64] >> (j % 64) & 1) != 0;
 }
 
-double FromF16(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int mantissa = bits & 1023;
-  double size = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(mantissa + 1024, exponent - 25);
-  if (exponent == 31) size = mantissa == 0 ? INFINITY : NAN;
-  return (bits & 0x8000) != 0 ? -size : size;
-}
-
-uint16_t ToBF16(double value) {
-  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
-  if (std::isnan(value)) return 0x7fc0;
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
+// The bits of side-array entries: NaN equals itself.
+uint32_t Bits(float value) { return std::bit_cast<uint32_t>(value); }
 
 }  // namespace
-
-double Rounded(DType dtype, double value) {
-  std::byte stored[4];
-  Encode(dtype, value, stored);
-  return Decode(dtype, stored);
-}
-
-void Encode(DType dtype, double value, std::byte* to) {
-  const auto f32 = static_cast<float>(value);
-  const uint16_t half = dtype == DType::kF16 ? ToF16(value) : ToBF16(value);
-  if (dtype == DType::kF32) {
-    std::memcpy(to, &f32, sizeof(f32));
-  } else {
-    std::memcpy(to, &half, sizeof(half));
-  }
-}
-
-double Decode(DType dtype, const std::byte* from) {
-  float f32 = 0;
-  uint16_t half = 0;
-  if (dtype == DType::kF32) {
-    std::memcpy(&f32, from, sizeof(f32));
-    return f32;
-  }
-  std::memcpy(&half, from, sizeof(half));
-  return dtype == DType::kF16 ? FromF16(half) : std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
-}
-
-reference::Policy MirrorOf(const Policy& policy) {
-  const auto reduce_rows = [](Accumulate a) {
-    return a == Accumulate::kSum    ? reference::Reduce::kSum
-           : a == Accumulate::kMean ? reference::Reduce::kMean
-                                    : reference::Reduce::kMax;
-  };
-  const auto reduce_heads = [](Group g) {
-    return g == Group::kSum    ? reference::Reduce::kSum
-           : g == Group::kMean ? reference::Reduce::kMean
-                               : reference::Reduce::kMax;
-  };
-  reference::Policy mirror;
-  mirror.window = policy.window;
-  mirror.signal = policy.signal.kind == Signal::Kind::kNone      ? reference::Signal::kNone
-                  : policy.signal.kind == Signal::Kind::kSoftmax ? reference::Signal::kSoftmax
-                                                                 : reference::Signal::kStepGainSoftmax;
-  mirror.g_min = static_cast<double>(policy.signal.g_min_ppm) / 1e6;
-  mirror.accumulate = reduce_rows(policy.accumulate);
-  mirror.group = reduce_heads(policy.group);
-  for (const Refinement& r : policy.refine) {
-    const bool padded = r.edge == Refinement::Edge::kPadded;
-    reference::Refinement m;
-    switch (r.kind) {
-      case Refinement::Kind::kMaxPool:
-        m.kind = reference::Refine::kMaxPool;
-        break;
-      case Refinement::Kind::kAvgPool:
-        m.kind = padded ? reference::Refine::kAvgPoolPadded : reference::Refine::kAvgPoolValid;
-        break;
-      case Refinement::Kind::kValuePrior:
-        m.kind = reference::Refine::kValuePrior;
-        break;
-      case Refinement::Kind::kClampToMean:
-        m.kind = reference::Refine::kClampToMean;
-        break;
-    }
-    m.pool = r.pool;
-    m.padded = padded;
-    m.norm = r.norm == Refinement::Norm::kL2 ? reference::Norm::kL2 : reference::Norm::kL2Squared;
-    m.scale = r.scale == Refinement::Scale::kMax    ? reference::Scale::kMax
-              : r.scale == Refinement::Scale::kMean ? reference::Scale::kMean
-                                                    : reference::Scale::kNone;
-    mirror.refine.push_back(m);
-  }
-  mirror.sinks = policy.protect.sinks;
-  mirror.recent = policy.protect.recent;
-  mirror.recent_is_budget_minus = policy.protect.recent_kind == Protect::Recent::kBudgetMinus;
-  mirror.head = policy.head.kind == HeadBudget::Kind::kUniform    ? reference::Head::kUniform
-                : policy.head.kind == HeadBudget::Kind::kAdaFloor ? reference::Head::kAdaFloor
-                                                                  : reference::Head::kAdaBlend;
-  mirror.alpha_ppm = policy.head.alpha_ppm;
-  return mirror;
-}
 
 PagedSequence::PagedSequence(PlainSequence plain, Placement placement, uint32_t seed, std::pmr::memory_resource* memory)
     : plain_(std::move(plain)),
@@ -131,8 +31,14 @@ PagedSequence::PagedSequence(PlainSequence plain, Placement placement, uint32_t 
       data_(memory),
       positions_(memory),
       norms_(memory),
+      running_(memory),
       queries_(memory),
-      row_positions_(memory) {
+      row_positions_(memory),
+      classes_(memory),
+      scores_(memory),
+      projected_norms_(memory),
+      query_mean_(memory),
+      query_covariance_(memory) {
   const reference::Sequence& contents = plain_.contents;
   geometry_ = {.layers = contents.layers,
                .query_heads = contents.query_heads,
@@ -141,26 +47,35 @@ PagedSequence::PagedSequence(PlainSequence plain, Placement placement, uint32_t 
                .dtype = plain_.dtype};
   // Room for a compaction of everything and for what tests append, and some more to scatter over.
   uint32_t blocks = 64;
-  for (const reference::Unit& unit : contents.units) blocks += 3 * BlocksFor(unit.positions.size() + 64);
+  for (const reference::Unit& unit : contents.units) blocks += 3 * BlocksFor(unit.positions.size() + 160);
   data_.assign(blocks * geometry_.block_bytes(), std::byte{0xff});  // NaN in every dtype
   positions_.assign(size_t{blocks} * kBlockTokens, kPoisonPosition);
-  norms_.assign(size_t{blocks} * kBlockTokens, std::numeric_limits<float>::quiet_NaN());
+  norms_.assign(size_t{blocks} * kBlockTokens, kNan);
+  running_.assign(size_t{blocks} * kBlockTokens, kNan);
   used_.assign(blocks, false);
-  pool_ = {data_.data(), geometry_.block_bytes(), positions_.data(), norms_.data()};
+  pool_ = {.data = data_.data(),
+           .block_bytes = geometry_.block_bytes(),
+           .positions = positions_.data(),
+           .norms = norms_.data(),
+           .running = running_.data()};
 
   for (size_t u = 0; u < contents.units.size(); ++u) {
-    const auto length = static_cast<int32_t>(contents.units[u].positions.size());
+    const reference::Unit& twin = contents.units[u];
+    const auto length = static_cast<int32_t>(twin.positions.size());
     rows_.push_back(Allocate(BlocksFor(static_cast<uint64_t>(length))));
     const int32_t stored = plain_.stored[u];
-    units_.push_back(
-        {.row = rows_[u],
-         .length = length,
-         .stored = stored,
-         .appended_position = stored < length ? static_cast<int32_t>(contents.units[u].positions[stored]) : 0,
-         .normed = 0});
+    units_.push_back({.row = rows_[u],
+                      .length = length,
+                      .stored = stored,
+                      .appended_position = stored < length ? static_cast<int32_t>(twin.positions[stored]) : 0,
+                      .normed = 0,
+                      .scored = static_cast<int32_t>(twin.running.size())});
     for (int32_t j = 0; j < length; ++j) StoreToken(u, j);
+    for (size_t j = 0; j < twin.running.size(); ++j) {
+      running_[SlotOf(u, static_cast<int32_t>(j))] = static_cast<float>(twin.running[j]);
+    }
   }
-  StoreQueries();
+  StoreRequest();
 }
 
 SequenceView PagedSequence::View() {
@@ -172,64 +87,101 @@ SequenceView PagedSequence::View() {
                      .dtype = plain_.query_dtype,
                      .rows = static_cast<int32_t>(row_positions_.size()),
                      .positions = row_positions_},
-          .seen = plain_.seen};
+          .inputs = {.classes = classes_,
+                     .scores = scores_,
+                     .projected_norms = projected_norms_,
+                     .query_mean = query_mean_,
+                     .query_covariance = query_covariance_},
+          .seen = plain_.seen,
+          .observed = plain_.contents.observed,
+          .normed_kind = normed_kind_,
+          .stop = nullptr};
 }
 
-void PagedSequence::MarkNormed() {
+void PagedSequence::SetRequest(Request request) {
+  plain_.contents.queries = std::move(request.queries);
+  plain_.contents.row_positions = std::move(request.row_positions);
+  plain_.contents.inputs = std::move(request.inputs);
+  StoreRequest();
+}
+
+void PagedSequence::MarkNormed(Norm kind) {
   for (UnitView& unit : units_) unit.normed = unit.length;
+  normed_kind_ = kind;
+}
+
+void PagedSequence::MarkObserved() {
+  for (size_t u = 0; u < units_.size(); ++u) {
+    units_[u].scored = units_[u].length;
+    reference::Row& twin = plain_.contents.units[u].running;
+    twin.clear();
+    for (int32_t j = 0; j < units_[u].length; ++j) twin.push_back(running_[SlotOf(u, j)]);
+  }
+  const std::vector<int64_t>& rows = plain_.contents.row_positions;
+  if (!rows.empty()) plain_.contents.observed = std::max(plain_.contents.observed, rows.back() + 1);
 }
 
 void PagedSequence::Compact(Engine& engine, const Plan& plan) {
+  const auto d = static_cast<size_t>(geometry_.head_dim);
   for (size_t u = 0; u < units_.size(); ++u) {
     UnitView& unit = units_[u];
     unit.row = rows_[u];
-    std::vector<Run> to = Allocate(BlocksFor(static_cast<uint64_t>(plan.kept[u])));
-    engine.CompactUnit(geometry_, pool_, unit, plan.UnitMask(static_cast<int32_t>(u)), to);
-    Free(rows_[u]);
-    rows_[u] = std::move(to);
-
     reference::Unit& twin = plain_.contents.units[u];
-    const auto d = static_cast<size_t>(geometry_.head_dim);
     reference::Unit kept;
-    int32_t normed = 0;
+    std::vector<uint32_t> norms;
+    std::vector<uint32_t> running;
     for (int32_t j = 0; j < unit.length; ++j) {
-      if ((plan.UnitMask(static_cast<int32_t>(u))[j / 64] >> (j % 64) & 1) == 0) continue;
-      normed += j < unit.normed ? 1 : 0;
+      if (!Keeps(plan, u, j)) continue;
+      if (j < unit.normed) norms.push_back(Bits(norms_[SlotOf(u, j)]));
+      if (j < unit.scored) {
+        running.push_back(Bits(running_[SlotOf(u, j)]));
+        kept.running.push_back(twin.running[j]);
+      }
       kept.positions.push_back(twin.positions[j]);
       kept.keys.insert(kept.keys.end(), &twin.keys[j * d], &twin.keys[j * d] + d);
       kept.values.insert(kept.values.end(), &twin.values[j * d], &twin.values[j * d] + d);
     }
+    std::vector<Run> to = Allocate(BlocksFor(static_cast<uint64_t>(plan.kept[u])));
+    engine.CompactUnit(geometry_, pool_, unit, plan.UnitMask(static_cast<int32_t>(u)), to);
+    Free(rows_[u]);
+    rows_[u] = std::move(to);
     twin = std::move(kept);
     const auto length = static_cast<int32_t>(twin.positions.size());
     ASSERT_EQ(length, plan.kept[u]);
     plain_.stored[u] = length;
-    unit = {.row = rows_[u], .length = length, .stored = length, .appended_position = 0, .normed = normed};
+    unit = {.row = rows_[u],
+            .length = length,
+            .stored = length,
+            .appended_position = 0,
+            .normed = static_cast<int32_t>(norms.size()),
+            .scored = static_cast<int32_t>(running.size())};
+    for (size_t j = 0; j < norms.size(); ++j) {
+      ASSERT_EQ(Bits(norms_[SlotOf(u, static_cast<int32_t>(j))]), norms[j]) << "unit " << u << " norm " << j;
+    }
+    for (size_t j = 0; j < running.size(); ++j) {
+      ASSERT_EQ(Bits(running_[SlotOf(u, static_cast<int32_t>(j))]), running[j]) << "unit " << u << " running " << j;
+    }
   }
 }
 
-void PagedSequence::Append(int32_t tokens, const std::function<double()>& draw) {
+void PagedSequence::Append(const std::vector<reference::Unit>& tokens) {
+  const size_t count = tokens[0].keys.size() / static_cast<size_t>(geometry_.head_dim);
   for (size_t u = 0; u < units_.size(); ++u) {
     UnitView& unit = units_[u];
     reference::Unit& twin = plain_.contents.units[u];
     if (unit.stored == unit.length) unit.appended_position = static_cast<int32_t>(plain_.seen);
     const uint32_t have = BlocksFor(static_cast<uint64_t>(unit.length));
-    const uint32_t need = BlocksFor(static_cast<uint64_t>(unit.length + tokens));
+    const uint32_t need = BlocksFor(static_cast<uint64_t>(unit.length) + count);
     for (const Run run : Allocate(need - have)) rows_[u].push_back(run);
     unit.row = rows_[u];
-    for (int32_t t = 0; t < tokens; ++t) {
-      twin.positions.push_back(plain_.seen + t);
-      for (int32_t x = 0; x < geometry_.head_dim; ++x) twin.keys.push_back(Rounded(plain_.dtype, draw()));
-      for (int32_t x = 0; x < geometry_.head_dim; ++x) twin.values.push_back(Rounded(plain_.dtype, draw()));
+    twin.keys.insert(twin.keys.end(), tokens[u].keys.begin(), tokens[u].keys.end());
+    twin.values.insert(twin.values.end(), tokens[u].values.begin(), tokens[u].values.end());
+    for (size_t t = 0; t < count; ++t) {
+      twin.positions.push_back(plain_.seen + static_cast<int64_t>(t));
       StoreToken(u, unit.length++);
     }
   }
-  plain_.seen += tokens;
-  auto& rows = plain_.contents.row_positions;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    rows[i] = plain_.seen - static_cast<int64_t>(rows.size()) + static_cast<int64_t>(i);
-  }
-  for (double& q : plain_.contents.queries) q = Rounded(plain_.query_dtype, draw());
-  StoreQueries();
+  plain_.seen += static_cast<int64_t>(count);
 }
 
 void PagedSequence::SetKey(size_t u, int32_t j, int32_t x, double value) {
@@ -246,12 +198,20 @@ void PagedSequence::SetQuery(int32_t layer, int32_t head, int32_t row, int32_t x
   const size_t rows = row_positions_.size();
   const size_t index = (static_cast<size_t>(layer) * geometry_.query_heads + head) * rows + row;
   plain_.contents.queries[index * geometry_.head_dim + x] = value;
-  StoreQueries();
+  StoreRequest();
+}
+
+void PagedSequence::EditInputs(const std::function<void(reference::Inputs&)>& edit) {
+  edit(plain_.contents.inputs);
+  StoreRequest();
 }
 
 void PagedSequence::PoisonEverything() {
   std::fill(data_.begin(), data_.end(), std::byte{0xff});
   std::fill(queries_.begin(), queries_.end(), std::byte{0xff});
+  for (auto* floats : {&running_, &scores_, &projected_norms_, &query_mean_, &query_covariance_}) {
+    std::fill(floats->begin(), floats->end(), kNan);
+  }
 }
 
 void PagedSequence::ExpectMemoryEqualsPlain() {
@@ -272,10 +232,17 @@ void PagedSequence::ExpectMemoryEqualsPlain() {
 }
 
 std::vector<std::byte> PagedSequence::Snapshot() const {
-  std::vector<std::byte> all(data_.begin(), data_.end());
-  const auto* positions = reinterpret_cast<const std::byte*>(positions_.data());
-  all.insert(all.end(), positions, positions + positions_.size() * sizeof(int32_t));
-  all.insert(all.end(), queries_.begin(), queries_.end());
+  std::vector<std::byte> all;
+  const auto add = [&](const auto& memory) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(memory.data());
+    all.insert(all.end(), bytes, bytes + memory.size() * sizeof(memory[0]));
+  };
+  add(data_);
+  add(positions_);
+  add(running_);
+  add(queries_);
+  add(classes_);
+  for (const auto* floats : {&scores_, &projected_norms_, &query_mean_, &query_covariance_}) add(*floats);
   return all;
 }
 
@@ -299,10 +266,12 @@ std::vector<Run> PagedSequence::Allocate(uint32_t blocks) {
 void PagedSequence::Free(const std::vector<Run>& row) {
   for (const Run& run : row) {
     for (uint32_t block = run.first; block < run.end(); ++block) {
+      const size_t slot = size_t{block} * kBlockTokens;
       used_[block] = false;
       std::fill_n(pool_.keys(block), pool_.block_bytes, std::byte{0xff});
-      std::fill_n(&positions_[size_t{block} * kBlockTokens], kBlockTokens, kPoisonPosition);
-      std::fill_n(&norms_[size_t{block} * kBlockTokens], kBlockTokens, std::numeric_limits<float>::quiet_NaN());
+      std::fill_n(&positions_[slot], kBlockTokens, kPoisonPosition);
+      std::fill_n(&norms_[slot], kBlockTokens, kNan);
+      std::fill_n(&running_[slot], kBlockTokens, kNan);
     }
   }
 }
@@ -327,12 +296,23 @@ void PagedSequence::StoreToken(size_t u, int32_t j) {
   if (j < units_[u].stored) positions_[SlotOf(u, j)] = static_cast<int32_t>(twin.positions[j]);
 }
 
-void PagedSequence::StoreQueries() {
-  const auto& queries = plain_.contents.queries;
-  queries_.resize(queries.size() * SizeOf(plain_.query_dtype));
-  for (size_t i = 0; i < queries.size(); ++i)
-    Encode(plain_.query_dtype, queries[i], &queries_[i * SizeOf(plain_.query_dtype)]);
-  row_positions_.assign(plain_.contents.row_positions.begin(), plain_.contents.row_positions.end());
+void PagedSequence::StoreRequest() {
+  const reference::Sequence& contents = plain_.contents;
+  queries_.resize(contents.queries.size() * SizeOf(plain_.query_dtype));
+  for (size_t i = 0; i < contents.queries.size(); ++i)
+    Encode(plain_.query_dtype, contents.queries[i], &queries_[i * SizeOf(plain_.query_dtype)]);
+  row_positions_.assign(contents.row_positions.begin(), contents.row_positions.end());
+
+  const reference::Inputs& inputs = contents.inputs;
+  classes_.assign(inputs.classes.begin(), inputs.classes.end());
+  query_mean_.assign(inputs.query_mean.begin(), inputs.query_mean.end());
+  query_covariance_.assign(inputs.query_covariance.begin(), inputs.query_covariance.end());
+  scores_.clear();
+  for (const reference::Row& unit : inputs.scores) scores_.insert(scores_.end(), unit.begin(), unit.end());
+  projected_norms_.clear();
+  for (const reference::Row& unit : inputs.projected_norms) {
+    projected_norms_.insert(projected_norms_.end(), unit.begin(), unit.end());
+  }
 }
 
 }  // namespace kvsteward::engine

@@ -1,5 +1,5 @@
 // A sequence in paged memory beside its plain twin, for tests of an engine. All memory that holds no resident token is
-// poison: NaN in K, V and norms, nonsense in positions. Thread-compatible.
+// poison: NaN in K, V, norms and running scores, nonsense in positions. Thread-compatible.
 #pragma once
 
 #include <cstddef>
@@ -11,25 +11,27 @@
 
 #include "base/run.h"
 #include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/planner.h"
+#include "tests/kernels/encoding.h"
 #include "tests/reference/reference.h"
 
 namespace kvsteward::engine {
 
-// `value` as `dtype` stores it.
-double Rounded(DType dtype, double value);
-void Encode(DType dtype, double value, std::byte* to);
-double Decode(DType dtype, const std::byte* from);
-
-// The policy as the reference reads it.
-reference::Policy MirrorOf(const Policy& policy);
-
-// A sequence's contents. Every number is exact in its dtype.
+// A sequence's contents. Every number is exact in its dtype; what the caller supplies beside the window, and running
+// scores, are f32.
 struct PlainSequence {
   reference::Sequence contents;
   DType dtype = DType::kF32;
   DType query_dtype = DType::kF32;
   int64_t seen = 0;
   std::vector<int32_t> stored;  // [units] tokens whose positions are given; what follows has been appended since
+};
+
+// What comes with one call: the window, and what else the caller supplies.
+struct Request {
+  reference::Row queries;
+  std::vector<int64_t> row_positions;
+  reference::Inputs inputs;
 };
 
 // How blocks are laid out. Plans may not depend on it.
@@ -46,43 +48,56 @@ class PagedSequence {
   SequenceView View();
   const PoolView& pool() const { return pool_; }
   const UnitView& unit(size_t u) const { return units_[u]; }
+  // Where resident `j` lies in the pool's side arrays.
+  size_t SlotOf(size_t u, int32_t j) const;
 
-  // Notes that every resident's norm is cached.
-  void MarkNormed();
-  // Compacts unit by unit with `engine` as the plan says, and frees the blocks that were left.
+  void SetRequest(Request request);
+  // Notes that every resident's norm of the kind is cached.
+  void MarkNormed(Norm kind);
+  // Notes that the window's rows are in the pool's running scores: they become the twin's.
+  void MarkObserved();
+  // Compacts unit by unit with `engine` as the plan says, and frees the blocks that were left. Fails the test unless
+  // cached norms and running scores move with their tokens.
   void Compact(Engine& engine, const Plan& plan);
-  // Appends `tokens` to each unit, at the next positions, and gives the window new rows. Numbers come from `draw`.
-  void Append(int32_t tokens, const std::function<double()>& draw);
+  // Appends the tokens [units] at the next positions; every unit gets as many. What the request brought is void then.
+  void Append(const std::vector<reference::Unit>& tokens);
 
   // Overwrites one number: component `x` of K or V of a resident, or of a query.
   void SetKey(size_t u, int32_t j, int32_t x, double value);
   void SetValue(size_t u, int32_t j, int32_t x, double value);
   void SetQuery(int32_t layer, int32_t head, int32_t row, int32_t x, double value);
-  // Makes NaN of all K, V and queries.
+  void EditInputs(const std::function<void(reference::Inputs&)>& edit);
+  // Makes NaN of all K, V, queries, running scores and inputs but classes.
   void PoisonEverything();
 
   // Fails the test unless memory holds exactly the plain twin's tokens, at its positions.
   void ExpectMemoryEqualsPlain();
-  // Every byte the engine could write, to see that it did not.
+  // Every byte but norms that the engine could write, to see that it did not.
   std::vector<std::byte> Snapshot() const;
 
  private:
   std::vector<Run> Allocate(uint32_t blocks);
   void Free(const std::vector<Run>& row);
   std::byte* TokenIn(size_t u, int32_t j, bool value);
-  size_t SlotOf(size_t u, int32_t j) const;
   void StoreToken(size_t u, int32_t j);
-  void StoreQueries();
+  void StoreRequest();
 
   PlainSequence plain_;
   Geometry geometry_;
   Placement placement_;
   std::mt19937 random_;
+  Norm normed_kind_ = Norm::kL2Squared;
   std::pmr::vector<std::byte> data_;
   std::pmr::vector<int32_t> positions_;
   std::pmr::vector<float> norms_;
+  std::pmr::vector<float> running_;
   std::pmr::vector<std::byte> queries_;
   std::pmr::vector<int32_t> row_positions_;
+  std::pmr::vector<uint8_t> classes_;
+  std::pmr::vector<float> scores_;
+  std::pmr::vector<float> projected_norms_;
+  std::pmr::vector<float> query_mean_;
+  std::pmr::vector<float> query_covariance_;
   PoolView pool_;
   std::vector<std::vector<Run>> rows_;  // [units]
   std::vector<UnitView> units_;

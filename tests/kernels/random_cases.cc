@@ -8,9 +8,94 @@
 namespace kvsteward::engine {
 namespace {
 
-template <class T, size_t n>
-T OneOf(Random& random, const T (&values)[n]) {
-  return values[random() % n];
+double Uniform(Random& random, double low, double high) {
+  return std::uniform_real_distribution<double>(low, high)(random);
+}
+
+double Gaussian(Random& random) { return std::normal_distribution<double>()(random); }
+
+// Half gaussian, half below what the dtype holds with all its digits. Not so small that digits run out.
+double MaybeDenormal(Random& random, DType dtype) {
+  if (random() % 2 == 0) return Gaussian(random);
+  const double sign = random() % 2 == 0 ? 1 : -1;
+  return sign * std::ldexp(Uniform(random, 1, 2), dtype == DType::kF16 ? -17 : -130);
+}
+
+void AddKey(Random& random, const Shape& shape, bool first, reference::Row* keys) {
+  const double root = std::sqrt(static_cast<double>(shape.head_dim));
+  const double tiny = (first ? 100 : Uniform(random, -8, 8)) * std::numbers::ln2 / root;
+  const double spread = std::pow(10.0, Uniform(random, -6, 2));
+  for (int32_t x = 0; x < shape.head_dim; ++x) {
+    double value = Gaussian(random);
+    switch (shape.numbers) {
+      case Numbers::kFewDistinct:
+        value = static_cast<double>(random() % 2);
+        break;
+      case Numbers::kHugeLogits:
+        value *= 20;
+        break;
+      case Numbers::kTinyMasses:  // the same number d times: the token's logit over sqrt(d)
+        value = tiny;
+        break;
+      case Numbers::kDenormals:
+        value = MaybeDenormal(random, shape.dtype);
+        break;
+      case Numbers::kSpread:
+        value *= spread;
+        break;
+      default:
+        break;
+    }
+    keys->push_back(Rounded(shape.dtype, value));
+  }
+}
+
+void AddValue(Random& random, const Shape& shape, bool loud, reference::Row* values) {
+  const double spread = std::pow(10.0, Uniform(random, -6, 2));
+  const double huge = shape.dtype == DType::kF16 ? 3e4 : std::sqrt(1e38 / shape.head_dim);
+  for (int32_t x = 0; x < shape.head_dim; ++x) {
+    double value = Gaussian(random);
+    switch (shape.numbers) {
+      case Numbers::kZeroValues:
+        value = 0;
+        break;
+      case Numbers::kLoudToken:
+        value *= loud ? 1000 : 1;
+        break;
+      case Numbers::kFewDistinct:
+        value = static_cast<double>(random() % 2);
+        break;
+      case Numbers::kHugeValues:
+        value = (random() % 2 == 0 ? 1 : -1) * huge * Uniform(random, 0.5, 1.5);
+        break;
+      case Numbers::kDenormals:
+        value = MaybeDenormal(random, shape.dtype);
+        break;
+      case Numbers::kSpread:
+        value *= spread;
+        break;
+      default:
+        break;
+    }
+    values->push_back(Rounded(shape.dtype, value));
+  }
+}
+
+double DrawQuery(Random& random, const Shape& shape) {
+  switch (shape.numbers) {
+    case Numbers::kNoSignal:
+      return 0;
+    case Numbers::kHugeLogits:
+      return Rounded(shape.query_dtype, 100 * Gaussian(random));
+    case Numbers::kFewDistinct:
+      return static_cast<double>(random() % 2);
+    case Numbers::kTinyMasses:
+      return Rounded(shape.query_dtype, 1 + 0.02 * Gaussian(random));
+    case Numbers::kDenormals:
+      return Rounded(shape.query_dtype, MaybeDenormal(random, shape.query_dtype));
+    default:
+      return Rounded(shape.query_dtype, Gaussian(random));
+  }
 }
 
 // Ascending positions of `n` tokens, and how many of them are stored rather than appended.
@@ -25,6 +110,52 @@ std::vector<int64_t> MakePositions(Random& random, int32_t n, bool gaps, int32_t
   return positions;
 }
 
+// Numbers of at least 0, of one kind of trouble each; exact in f32.
+std::vector<reference::Row> MakeWorths(Random& random, const PlainSequence& plain) {
+  const uint32_t kind = random() % 8;
+  std::vector<reference::Row> worths;
+  for (const reference::Unit& unit : plain.contents.units) {
+    worths.emplace_back();
+    for (size_t j = 0; j < unit.positions.size(); ++j) {
+      double worth = Uniform(random, 0, 4);
+      if (kind == 0) worth = 0;
+      if (kind == 1) worth = static_cast<double>(random() % 3);
+      if (kind == 2) worth = std::ldexp(worth, -static_cast<int>(random() % 130));
+      if (kind == 3 && random() % 2 == 0) worth = 0;
+      worths.back().push_back(static_cast<float>(worth));
+    }
+  }
+  return worths;
+}
+
+reference::Inputs MakeInputs(Random& random, const Shape& shape, const PlainSequence& plain) {
+  reference::Inputs inputs;
+  const uint32_t classes = 1 + random() % 3;
+  const bool high = random() % 4 == 0;
+  for (int64_t p = 0; p < plain.seen; ++p) {
+    const auto which = static_cast<int>(random() % classes);
+    inputs.classes.push_back(high && which == 1 ? 255 : which);
+  }
+  inputs.scores = MakeWorths(random, plain);
+  inputs.projected_norms = MakeWorths(random, plain);
+  if (!shape.moments) return inputs;
+  const auto d = static_cast<size_t>(shape.head_dim);
+  const double scale = random() % 4 == 0 ? 0 : Uniform(random, 0.1, 1);
+  for (int32_t h = 0; h < shape.layers * shape.kv_heads * shape.group; ++h) {
+    reference::Row factor;  // the covariance is its square, and not symmetric to the last digit
+    for (size_t i = 0; i < d * d; ++i) factor.push_back(scale * Gaussian(random));
+    for (size_t x = 0; x < d; ++x) {
+      inputs.query_mean.push_back(static_cast<float>(scale * Gaussian(random)));
+      for (size_t y = 0; y < d; ++y) {
+        double sum = 0.001 * scale * Gaussian(random);
+        for (size_t z = 0; z < d; ++z) sum += factor[x * d + z] * factor[y * d + z] / static_cast<double>(d);
+        inputs.query_covariance.push_back(static_cast<float>(sum));
+      }
+    }
+  }
+  return inputs;
+}
+
 }  // namespace
 
 int32_t Between(Random& random, int32_t low, int32_t high) {
@@ -32,29 +163,6 @@ int32_t Between(Random& random, int32_t low, int32_t high) {
 }
 
 PlainSequence MakeSequence(Random& random, const Shape& shape) {
-  std::normal_distribution<double> gaussian;
-  const auto draw = [&](DType dtype, double scale) {
-    const double value = shape.numbers == Numbers::kFewDistinct ? static_cast<double>(random() % 2) : gaussian(random);
-    return Rounded(dtype, scale * value);
-  };
-  const auto draw_value = [&](double scale) {
-    if (shape.numbers != Numbers::kHugeValues) return draw(shape.dtype, scale);
-    const double size = shape.dtype == DType::kF16 ? 3e4 : std::sqrt(1e38 / shape.head_dim);
-    const double sign = random() % 2 == 0 ? 1 : -1;
-    return Rounded(shape.dtype, sign * size * std::uniform_real_distribution<double>(0.5, 1.5)(random));
-  };
-  // kTinyMasses: queries are nearly all ones and a key is the same number d times, its logit over sqrt(d).
-  const auto draw_query = [&](double scale) {
-    if (shape.numbers != Numbers::kTinyMasses) return draw(shape.query_dtype, scale);
-    return Rounded(shape.query_dtype, 1 + 0.02 * gaussian(random));
-  };
-  const auto tiny_logit = [&](int32_t j) {
-    const double bits = j == 0 ? 100 : std::uniform_real_distribution<double>(-8, 8)(random);
-    return bits * std::numbers::ln2;
-  };
-  const double query_scale = shape.numbers == Numbers::kNoSignal ? 0 : shape.numbers == Numbers::kHugeLogits ? 100 : 1;
-  const double key_scale = shape.numbers == Numbers::kHugeLogits ? 20 : 1;
-
   PlainSequence plain;
   plain.dtype = shape.dtype;
   plain.query_dtype = shape.query_dtype;
@@ -62,61 +170,88 @@ PlainSequence MakeSequence(Random& random, const Shape& shape) {
   plain.contents.kv_heads = shape.kv_heads;
   plain.contents.query_heads = shape.kv_heads * shape.group;
   plain.contents.head_dim = shape.head_dim;
-  for (const int32_t n : shape.lengths) {
+  const int64_t behind = shape.window == Rows::kBlind ? shape.rows : 0;  // all residents lie behind the rows
+  for (size_t u = 0; u < shape.lengths.size(); ++u) {
     reference::Unit unit;
-    plain.stored.emplace_back();
-    unit.positions = MakePositions(random, n, shape.gaps, &plain.stored.back());
+    const bool same = shape.equal && u % static_cast<size_t>(shape.kv_heads) > 0;
+    int32_t stored = same ? plain.stored.back() : 0;
+    if (same) {
+      unit.positions = plain.contents.units.back().positions;
+    } else {
+      unit.positions = MakePositions(random, shape.lengths[u], shape.gaps, &stored);
+      for (int64_t& position : unit.positions) position += behind;
+      if (behind > 0) stored = static_cast<int32_t>(unit.positions.size());
+    }
+    plain.stored.push_back(stored);
+    const size_t n = unit.positions.size();
     if (n > 0) plain.seen = std::max(plain.seen, unit.positions.back() + 1);
-    const int32_t loud = n > 0 ? Between(random, 0, n - 1) : 0;
-    for (int32_t j = 0; j < n; ++j) {
-      double value_scale = shape.numbers == Numbers::kZeroValues ? 0 : 1;
-      if (shape.numbers == Numbers::kLoudToken && j == loud) value_scale = 1000;
-      if (shape.numbers == Numbers::kTinyMasses) {
-        unit.keys.insert(unit.keys.end(), static_cast<size_t>(shape.head_dim),
-                         Rounded(shape.dtype, tiny_logit(j) / std::sqrt(static_cast<double>(shape.head_dim))));
-      } else {
-        for (int32_t x = 0; x < shape.head_dim; ++x) unit.keys.push_back(draw(shape.dtype, key_scale));
-      }
-      for (int32_t x = 0; x < shape.head_dim; ++x) unit.values.push_back(draw_value(value_scale));
+    const size_t loud = n > 0 ? random() % n : 0;
+    for (size_t j = 0; j < n; ++j) {
+      AddKey(random, shape, j == 0, &unit.keys);
+      AddValue(random, shape, j == loud, &unit.values);
     }
     plain.contents.units.push_back(std::move(unit));
   }
   plain.seen = std::max<int64_t>(plain.seen, shape.rows) + (shape.gaps ? Between(random, 0, 5) : 0);
+  Request request = MakeRequest(random, shape, plain);
+  plain.contents.queries = std::move(request.queries);
+  plain.contents.row_positions = std::move(request.row_positions);
+  plain.contents.inputs = std::move(request.inputs);
+  return plain;
+}
 
-  std::vector<int64_t>& rows = plain.contents.row_positions;
-  switch (shape.window) {
-    case Rows::kLast:
-      for (int32_t i = 0; i < shape.rows; ++i) rows.push_back(plain.seen - shape.rows + i);
-      break;
-    case Rows::kScattered: {
-      std::vector<int64_t> all;
-      for (int64_t p = 0; p < plain.seen; ++p) all.push_back(p);
-      std::sample(all.begin(), all.end(), std::back_inserter(rows), shape.rows, random);
-      break;
-    }
-    case Rows::kBlind: {  // all residents move behind the rows
-      for (reference::Unit& unit : plain.contents.units) {
-        for (int64_t& position : unit.positions) position += shape.rows;
-      }
-      plain.seen += shape.rows;
-      for (size_t u = 0; u < plain.stored.size(); ++u) {
-        plain.stored[u] = static_cast<int32_t>(plain.contents.units[u].positions.size());
-      }
-      for (int32_t i = 0; i < shape.rows; ++i) rows.push_back(i);
-      break;
+std::vector<reference::Unit> MakeTokens(Random& random, const Shape& shape, int32_t count) {
+  std::vector<reference::Unit> tokens(shape.lengths.size());
+  for (reference::Unit& unit : tokens) {
+    for (int32_t j = 0; j < count; ++j) {
+      AddKey(random, shape, false, &unit.keys);
+      AddValue(random, shape, random() % 20 == 0, &unit.values);
     }
   }
-  const int64_t queries = int64_t{shape.layers} * plain.contents.query_heads * shape.rows * shape.head_dim;
-  for (int64_t i = 0; i < queries; ++i) plain.contents.queries.push_back(draw_query(query_scale));
-  return plain;
+  return tokens;
+}
+
+Request MakeRequest(Random& random, const Shape& shape, const PlainSequence& plain, std::vector<int64_t> rows) {
+  Request request;
+  const size_t queries =
+      static_cast<size_t>(shape.layers * shape.kv_heads * shape.group * shape.head_dim) * rows.size();
+  for (size_t i = 0; i < queries; ++i) request.queries.push_back(DrawQuery(random, shape));
+  request.row_positions = std::move(rows);
+  request.inputs = MakeInputs(random, shape, plain);
+  return request;
+}
+
+Request MakeRequest(Random& random, const Shape& shape, const PlainSequence& plain) {
+  std::vector<int64_t> rows;
+  const int64_t first = shape.window == Rows::kLast ? plain.seen - shape.rows : 0;
+  if (shape.window == Rows::kScattered) {
+    std::vector<int64_t> all;
+    for (int64_t p = 0; p < plain.seen; ++p) all.push_back(p);
+    std::sample(all.begin(), all.end(), std::back_inserter(rows), shape.rows, random);
+  } else {
+    for (int32_t i = 0; i < shape.rows; ++i) rows.push_back(first + i);
+  }
+  return MakeRequest(random, shape, plain, std::move(rows));
+}
+
+void MakeRunning(Random& random, PlainSequence* plain) {
+  plain->contents.observed = plain->seen - Between(random, 0, static_cast<int32_t>(std::min<int64_t>(plain->seen, 40)));
+  const uint32_t kind = random() % 3;
+  for (reference::Unit& unit : plain->contents.units) {
+    for (const int64_t position : unit.positions) {
+      if (position >= plain->contents.observed) break;
+      const double score = kind == 0 ? 0 : kind == 1 ? Uniform(random, 0, 9) : std::pow(10.0, Uniform(random, -12, 3));
+      unit.running.push_back(static_cast<float>(score));
+    }
+  }
 }
 
 Shape RandomShape(Random& random, int32_t longest) {
   Shape shape;
   shape.layers = Between(random, 1, 3);
   shape.kv_heads = Between(random, 1, 4);
-  shape.group = Between(random, 1, 8);
-  shape.head_dim = OneOf<int32_t>(random, {1, 3, 8, 16, 17, 33, 64, 80, 128});
+  shape.group = OneOf<int32_t>(random, {1, 1, 2, 2, 3, 4, 7});
+  shape.head_dim = OneOf<int32_t>(random, {1, 3, 5, 8, 8, 13, 16, 17, 33});
   shape.rows = OneOf<int32_t>(random, {1, 2, 5, 8, 31, 32, 33, 40});
   shape.dtype = OneOf(random, {DType::kF32, DType::kF16, DType::kBF16});
   shape.query_dtype = random() % 4 == 0 ? OneOf(random, {DType::kF32, DType::kF16, DType::kBF16}) : shape.dtype;
@@ -129,41 +264,6 @@ Shape RandomShape(Random& random, int32_t longest) {
     shape.lengths.push_back(ragged ? Between(random, 0, common) : common);
   }
   return shape;
-}
-
-Policy RandomPolicy(Random& random) {
-  const std::vector<std::string> presets = PresetNames();
-  if (random() % 2 == 0) return *Preset(presets[random() % presets.size()]);
-  Policy policy;
-  policy.name = "random";
-  policy.window = OneOf<int32_t>(random, {1, 4, 7, 32, 100});
-  policy.signal.kind = OneOf(random, {Signal::Kind::kSoftmax, Signal::Kind::kStepGainSoftmax});
-  if (policy.signal.kind == Signal::Kind::kStepGainSoftmax) {
-    policy.signal.g_min_ppm = OneOf<int64_t>(random, {0, 500'000, kPpm, 2'500'000});
-  }
-  policy.accumulate = OneOf(random, {Accumulate::kSum, Accumulate::kMean, Accumulate::kMax});
-  policy.group = OneOf(random, {Group::kMean, Group::kMax, Group::kSum});
-  for (int32_t i = Between(random, 0, 3); i > 0; --i) {
-    Refinement r;
-    r.kind = OneOf(random, {Refinement::Kind::kMaxPool, Refinement::Kind::kAvgPool, Refinement::Kind::kValuePrior,
-                            Refinement::Kind::kClampToMean});
-    r.pool = OneOf<int32_t>(random, {1, 3, 5, 7, 31, 1001});
-    r.edge = OneOf(random, {Refinement::Edge::kPadded, Refinement::Edge::kValid});
-    r.norm = OneOf(random, {Refinement::Norm::kL2Squared, Refinement::Norm::kL2});
-    r.scale = OneOf(random, {Refinement::Scale::kMax, Refinement::Scale::kMean, Refinement::Scale::kNone});
-    policy.refine.push_back(r);
-  }
-  policy.protect.sinks = OneOf<int32_t>(random, {0, 0, 1, 4, 50});
-  policy.protect.recent_kind =
-      OneOf(random, {Protect::Recent::kTokens, Protect::Recent::kTokens, Protect::Recent::kBudgetMinus});
-  policy.protect.recent = OneOf<int32_t>(random, {0, 1, 4, 32});
-  if (policy.protect.recent_kind == Protect::Recent::kBudgetMinus) {  // k - recent and the sinks must fit into k
-    policy.protect.sinks = std::min(policy.protect.sinks, policy.protect.recent);
-  }
-  policy.head.kind =
-      OneOf(random, {HeadBudget::Kind::kUniform, HeadBudget::Kind::kAdaFloor, HeadBudget::Kind::kAdaBlend});
-  policy.head.alpha_ppm = OneOf<int64_t>(random, {0, 1, 200'000, 333'333, 500'000, kPpm});
-  return policy;
 }
 
 }  // namespace kvsteward::engine

@@ -79,8 +79,7 @@ std::vector<int64_t> Cheapest(const Policy& policy, const std::vector<Emitted>& 
     offers.push_back(wanted[u] == caps[u] ? caps[u] : base[u]);
   }
   if (Total(wanted) <= total) return Joint(units, wanted, caps, total);
-  if (Total(base) <= total) return Joint(units, base, offers, total);
-  return Joint(units, std::vector<int64_t>(units.size(), 0), base, total);
+  return Joint(units, base, offers, total);  // their sum is at most heads * floor(total / heads)
 }
 
 // Task-KV.
