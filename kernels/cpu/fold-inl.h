@@ -88,48 +88,63 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const Fold& fold, const float* l
 // Pools: a line holds kHistory columns before the tile and then the tile's; its pool of the `width` columns up to and
 // with `key` is that of the resident width / 2 earlier.
 
-HWY_INLINE V PoolAt(const float* line, int32_t width, size_t key) {
-  const D d;
-  const float* from = line + Scratch::kHistory + key;
-  V sum = hn::Load(d, from);
-  for (int32_t back = 1; back < width; ++back) sum = hn::Add(sum, hn::LoadU(d, from - back));
-  return sum;
-}
-
-// Copies as much history as pools of `width` reach.
-HWY_INLINE void CopyHistory(int32_t width, const float* from, float* to) {
+inline void PoolLines(int32_t width, int32_t lines, const float* line, float* out) {
   const D d;
   const size_t lanes = hn::Lanes(d);
-  size_t at = Scratch::kHistory - hwy::RoundUpTo(static_cast<size_t>(width - 1), lanes);
-  for (; at < Scratch::kHistory; at += lanes) hn::Store(hn::Load(d, from + at), d, to + at);
-}
-
-// The column of a segment, pooled; `history` is the segment's.
-inline void PoolColumn(int32_t width, float* line, float* history, float* column) {
-  const D d;
-  CopyHistory(width, history, line);
-  std::copy_n(column, kTileKeys, line + Scratch::kHistory);
-  for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
-    hn::Store(PoolAt(line, width, key), d, column + key);
+  for (int32_t row = 0; row < lines; ++row, line += Scratch::kLine, out += kTileStride) {
+    for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += 3 * lanes) {
+      const float* from = line + Scratch::kHistory + key;
+      V a = hn::Load(d, from);
+      V b = hn::Load(d, from + lanes);
+      V c = hn::Load(d, from + 2 * lanes);
+      for (int32_t back = 1; back < width; ++back) {
+        a = hn::Add(a, hn::LoadU(d, from - back));
+        b = hn::Add(b, hn::LoadU(d, from + lanes - back));
+        c = hn::Add(c, hn::LoadU(d, from + 2 * lanes - back));
+      }
+      hn::Store(a, d, out + key);
+      hn::Store(b, d, out + key + lanes);
+      hn::Store(c, d, out + key + 2 * lanes);
+    }
   }
-  CopyHistory(width, line + kTileKeys, history);
 }
 
-// Adds `rows` rows to the mean and the population variance of the `before` rows that came first, without cancellation.
-template <class Row>
-HWY_INLINE void FoldVariance(int32_t rows, int32_t before, TileColumns& tile, const Row& row_at) {
+// Copies as much history of `lines` lines as pools of `width` reach.
+inline void CopyHistory(int32_t width, int32_t lines, const float* from, size_t from_stride, float* to,
+                        size_t to_stride) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  const size_t first = Scratch::kHistory - hwy::RoundUpTo(static_cast<size_t>(width - 1), lanes);
+  for (int32_t row = 0; row < lines; ++row, from += from_stride, to += to_stride) {
+    for (size_t at = first; at < Scratch::kHistory; at += lanes) hn::Store(hn::Load(d, from + at), d, to + at);
+  }
+}
+
+// Folds `rows` rows of values, of which `before` were folded before, into their maximum, or into the mean and the
+// population variance, without cancellation.
+inline void FoldMax(int32_t rows, const float* values, TileColumns& tile) {
+  const D d;
+  for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
+    V column = hn::Load(d, tile.column + key);
+    for (int32_t row = 0; row < rows; ++row) column = hn::Max(column, hn::Load(d, values + row * kTileStride + key));
+    hn::Store(column, d, tile.column + key);
+  }
+}
+
+inline void FoldVariance(int32_t rows, int32_t before, const float* values, TileColumns& tile) {
   const D d;
   const V count = hn::Set(d, static_cast<float>(rows));
   const float part = static_cast<float>(rows) / static_cast<float>(before + rows);
   const V part_of_all = hn::Set(d, part);
   const V rest = hn::Set(d, 1 - part);
   for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
+    const float* column = values + key;
     V mean = hn::Zero(d);
-    for (int32_t row = 0; row < rows; ++row) mean = hn::Add(mean, row_at(row, key));
+    for (int32_t row = 0; row < rows; ++row) mean = hn::Add(mean, hn::Load(d, column + row * kTileStride));
     mean = hn::Div(mean, count);
     V variance = hn::Zero(d);
     for (int32_t row = 0; row < rows; ++row) {
-      const V off = hn::Sub(row_at(row, key), mean);
+      const V off = hn::Sub(hn::Load(d, column + row * kTileStride), mean);
       variance = hn::MulAdd(off, off, variance);
     }
     variance = hn::Div(variance, count);
@@ -142,28 +157,6 @@ HWY_INLINE void FoldVariance(int32_t rows, int32_t before, TileColumns& tile, co
   }
 }
 
-// Folds rows [first, last) that were kept: in `line` with their history, if they are pooled, else in place of the
-// logits.
-inline void FoldKept(const Fold& fold, int32_t rows, int32_t before, const float* logits, Scratch& scratch,
-                     TileColumns& tile) {
-  const D d;
-  const auto pooled = [&](int32_t row, size_t key) HWY_ATTR {
-    return PoolAt(scratch.lines() + static_cast<size_t>(row) * Scratch::kLine, fold.row_pool, key);
-  };
-  if (fold.rows == Fold::Rows::kMax) {
-    for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
-      V column = hn::Load(d, tile.column + key);
-      for (int32_t row = 0; row < rows; ++row) column = hn::Max(column, pooled(row, key));
-      hn::Store(column, d, tile.column + key);
-    }
-  } else if (fold.row_pool > 1) {
-    FoldVariance(rows, before, tile, pooled);
-  } else {
-    FoldVariance(rows, before, tile,
-                 [&](int32_t row, size_t key) HWY_ATTR { return hn::Load(d, logits + row * kTileStride + key); });
-  }
-}
-
 // A segment is complete: pools it where that is left, and adds it to its class.
 template <RowFold kFold, bool kAttention>
 HWY_INLINE void CloseSegment(const Fold& fold, size_t segment, bool classes, Scratch& scratch, TileColumns& tile) {
@@ -173,7 +166,13 @@ HWY_INLINE void CloseSegment(const Fold& fold, size_t segment, bool classes, Scr
   if constexpr (!kAttention) {
     for (int32_t key = 0; key < kTileKeys; ++key) tile.attention[key] += tile.column[key];
   }
-  if (fold.row_pool > 1) PoolColumn(fold.row_pool, scratch.lines(), scratch.history(segment), tile.column);
+  if (fold.row_pool > 1) {
+    float* line = scratch.lines();
+    CopyHistory(fold.row_pool, 1, scratch.history(segment), 0, line, 0);
+    std::copy_n(tile.column, kTileKeys, line + Scratch::kHistory);
+    PoolLines(fold.row_pool, 1, line, tile.column);
+    CopyHistory(fold.row_pool, 1, line + kTileKeys, 0, scratch.history(segment), 0);
+  }
   if (!classes) return;
   const V row_class = hn::Set(d, fold.segments[segment].row_class);
   for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += lanes) {
@@ -226,17 +225,21 @@ void FoldTile(const QueryRows& rows, const Fold& fold, const Columns& out, int64
       float* x = logits + (row - first) * kTileStride;
       if constexpr (kFold == RowFold::kKeep) {
         const bool pools = fold.row_pool > 1;
-        float* kept = pools ? scratch.lines() + Scratch::kHistory : x;
-        const size_t stride = pools ? Scratch::kLine : kTileStride;
-        for (int32_t at = row; pools && at < last; ++at) {
-          CopyHistory(fold.row_pool, scratch.history(static_cast<size_t>(at)),
-                      kept + (at - row) * stride - Scratch::kHistory);
+        float* lines = scratch.lines();
+        float* history = pools ? scratch.history(static_cast<size_t>(row)) : nullptr;
+        // Each step is done for all rows: memory that was just written in other pieces is slow to load.
+        if (pools) CopyHistory(fold.row_pool, last - row, history, Scratch::kHistory, lines, Scratch::kLine);
+        FoldRows<kMasked, kFold, kAttention>(rows, fold, x, row, last, begin, tile,
+                                             pools ? lines + Scratch::kHistory : x,
+                                             pools ? Scratch::kLine : kTileStride);
+        if (pools) {
+          PoolLines(fold.row_pool, last - row, lines, x);
+          CopyHistory(fold.row_pool, last - row, lines + kTileKeys, Scratch::kLine, history, Scratch::kHistory);
         }
-        FoldRows<kMasked, kFold, kAttention>(rows, fold, x, row, last, begin, tile, kept, stride);
-        FoldKept(fold, last - row, row % rows.rows_per_head, x, scratch, tile);
-        for (int32_t at = row; pools && at < last; ++at) {
-          CopyHistory(fold.row_pool, kept + (at - row) * stride - Scratch::kHistory + kTileKeys,
-                      scratch.history(static_cast<size_t>(at)));
+        if (fold.rows == Fold::Rows::kMax) {
+          FoldMax(last - row, x, tile);
+        } else {
+          FoldVariance(last - row, row % rows.rows_per_head, x, tile);
         }
       } else {
         FoldRows<kMasked, kFold, kAttention>(rows, fold, x, row, last, begin, tile, nullptr, 0);
