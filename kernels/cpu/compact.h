@@ -2,15 +2,12 @@
 // order. Stateless.
 #pragma once
 
-#include <cstdint>
-#include <span>
-
+#include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
 
 namespace kvsteward::engine::cpu {
 
-// As Engine::CompactUnit.
-void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit, std::span<const uint64_t> mask,
-                 std::span<const Run> to);
+// As Engine::CompactUnits, one of them.
+void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitCompaction& compaction);
 
 }  // namespace kvsteward::engine::cpu

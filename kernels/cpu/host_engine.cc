@@ -1,5 +1,5 @@
-// The host backend: scores with SIMD on a fixed pool of threads, selects by the shared definition, compacts with
-// memcpy.
+// The host backend: scores with SIMD on a fixed pool of threads, selects by the shared definition, compacts a
+// unit per thread.
 #include <memory>
 
 #include "kernels/cpu/compact.h"
@@ -44,9 +44,9 @@ class HostEngine final : public Engine {
     engine::SelectLayer(sequence, policy, scores, parallel, choice);
   }
 
-  void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit, std::span<const uint64_t> mask,
-                   std::span<const Run> to) override {
-    cpu::CompactUnit(geometry, pool, unit, mask, to);
+  void CompactUnits(const Geometry& geometry, const PoolView& pool, std::span<const UnitCompaction> units) override {
+    threads_.ParallelFor(static_cast<int64_t>(units.size()),
+                         [&](int64_t i, int) { cpu::CompactUnit(geometry, pool, units[static_cast<size_t>(i)]); });
   }
 
  private:

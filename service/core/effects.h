@@ -216,7 +216,7 @@ struct CompactUnits {  // answered by UnitsCompacted
   JobId job = 0;
   std::vector<CompactTo> units;
 };
-// Asks a job to stop before its next unit. What is already under way still answers.
+// Asks a job to stop before its next units. What is already under way still answers.
 struct CancelJob {
   JobId job = 0;
 };

@@ -161,7 +161,7 @@ core::EvictPlanned EvictJob::FinishEvict() {
       planner_->CommitRunning();
       answer.observed_tokens = observed_;
     }
-    // What CompactUnit takes along.
+    // What compaction takes along.
     for (size_t u = 0; u < units_.size(); ++u) {
       engine::UnitView& unit = units_[u];
       if (answer.norms) unit.normed = unit.length;
@@ -177,17 +177,22 @@ std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engin
   const auto start = std::chrono::steady_clock::now();
   const engine::Geometry& geometry = pool_->spec().geometry;
   const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
-  const size_t end = std::min(wave.units.size(), size_t{progress_.units} + static_cast<size_t>(geometry.kv_heads));
-  bool stopped = false;
-  while (progress_.units < end) {
-    const core::CompactTo& to = wave.units[progress_.units];
-    stopped = cancelled_;
-    if (stopped) break;
-    engine.CompactUnit(geometry, pool_->View(), units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)), to.row);
-    // A table that does not have the row would be core's mistake; the old row stays valid then.
-    stopped = !memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row).ok();
-    if (stopped) break;
-    ++progress_.units;
+  const std::span<const core::CompactTo> left = std::span(wave.units).subspan(progress_.units);
+  const std::span<const core::CompactTo> next = left.first(std::min(left.size(), size_t(geometry.kv_heads)));
+  bool stopped = cancelled_;
+  if (!stopped) {
+    std::vector<engine::UnitCompaction> units;
+    units.reserve(next.size());
+    for (const core::CompactTo& to : next) {
+      units.push_back({units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)), to.row});
+    }
+    engine.CompactUnits(geometry, pool_->View(), units);
+    for (const core::CompactTo& to : next) {
+      // A table that does not have the row would be core's mistake; the old row stays valid then.
+      stopped = !memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row).ok();
+      if (stopped) break;
+      ++progress_.units;
+    }
   }
   progress_.compact_us += MicrosecondsSince(start);
   if (!stopped && progress_.units < wave.units.size()) return std::nullopt;

@@ -30,7 +30,7 @@ class EvictJob {
 
   const core::RunEvict& ask() const { return ask_; }
 
-  // From any thread: stops within the layer that is scored, or before the next unit.
+  // From any thread: stops within the layer that is scored, or before the next units are compacted.
   void Cancel() { cancelled_ = true; }
 
   // Takes the planner's or observer's next step. The answer comes with the last one, or with what was refused; running

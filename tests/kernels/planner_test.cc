@@ -94,8 +94,7 @@ class FakeEngine final : public Engine {
     choice.unsplit = choice.layer == unsplit_layer;
   }
 
-  void CompactUnit(const Geometry&, const PoolView&, const UnitView&, std::span<const uint64_t>,
-                   std::span<const Run>) override {
+  void CompactUnits(const Geometry&, const PoolView&, std::span<const UnitCompaction>) override {
     log.push_back("compact");
   }
 

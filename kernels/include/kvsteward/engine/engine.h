@@ -43,6 +43,13 @@ struct LayerChoice {
   bool unsplit = false;                        // `split` found room for no full head
 };
 
+// One unit's tokens that stay, and where they go.
+struct UnitCompaction {
+  UnitView unit;
+  std::span<const uint64_t> mask;  // bit j % 64 of word j / 64: resident j stays
+  std::span<const Run> to;         // holds as many tokens as bits are set
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -68,10 +75,9 @@ class Engine {
   virtual void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
                            LayerChoice& choice) = 0;
 
-  // Copies the tokens of `mask`, with their positions and (for the first `normed` and `scored`) norms and running
-  // scores, in order to the blocks of `to`. REQUIRES: `to` shares no block with the unit's row and holds the set bits.
-  virtual void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit,
-                           std::span<const uint64_t> mask, std::span<const Run> to) = 0;
+  // Copies each unit's tokens that stay, with their positions and (for the first `normed` and `scored`) norms and
+  // running scores, in order to its blocks `to`. REQUIRES: no `to` shares a block with another or with a unit's row.
+  virtual void CompactUnits(const Geometry& geometry, const PoolView& pool, std::span<const UnitCompaction> units) = 0;
 };
 
 // The host engine: SIMD by Highway, a fixed pool of `threads` (>= 1) threads that includes the caller's.
