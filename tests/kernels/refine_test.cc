@@ -69,9 +69,10 @@ void ExpectAsReference(const Policy& policy, const Shape& shape, int32_t sparsit
       scores.push_back(random() % 8 == 0 ? 0.0f : static_cast<float>(random()) * 0x1p-32f);
     }
     double greatest = 0;
+    double noise = 0;
     const reference::Row expected =
         reference::Refined(sequence.plain().contents, MirrorOf(policy), 0, head,
-                           reference::Row(scores.begin(), scores.end()), flags, share, &greatest);
+                           reference::Row(scores.begin(), scores.end()), flags, share, &greatest, &noise);
     ASSERT_EQ(refiner.Refine(head, candidates[at], scores), -1);
     size_t next = 0;
     for (size_t j = 0; j < scores.size(); ++j) {
