@@ -13,27 +13,41 @@
 namespace kvsteward::device {
 namespace {
 
-// Scores nothing and keeps each head's first tokens. The hooks run on the device's thread.
+// Scores all alike and keeps each head's first tokens. The hooks run on the device's thread.
 class ScriptedEngine : public engine::Engine {
  public:
   std::function<absl::Status(int64_t seen, int32_t layer)> on_score = [](int64_t, int32_t) { return absl::OkStatus(); };
+  std::function<void()> on_store = [] {};
   std::function<void()> on_compact = [] {};
 
   std::string_view name() const override { return "scripted"; }
   absl::Status ScoreLayer(const engine::SequenceView& sequence, const engine::Policy&, int64_t, int32_t layer,
-                          engine::LayerScores*) override {
+                          engine::LayerScores* out) override {
+    const auto heads = static_cast<size_t>(sequence.geometry.kv_heads);
+    out->offsets = {0};
+    for (const engine::UnitView& unit : sequence.units.subspan(static_cast<size_t>(layer) * heads, heads)) {
+      out->offsets.push_back(out->offsets.back() + unit.length);
+    }
+    out->scores.assign(static_cast<size_t>(out->offsets.back()), 1.0f);
     return on_score(sequence.seen, layer);
   }
-  void SelectLayer(const engine::LayerScores&, const engine::Policy&, int64_t layer_total, std::span<int32_t> kept,
-                   std::span<const std::span<uint64_t>> masks) override {
-    for (size_t head = 0; head < kept.size(); ++head) {
-      kept[head] = static_cast<int32_t>(layer_total) / static_cast<int32_t>(kept.size());
-      for (int32_t j = 0; j < kept[head]; ++j) masks[head][static_cast<size_t>(j / 64)] |= uint64_t{1} << (j % 64);
+  absl::Status AccumulateLayer(const engine::SequenceView& sequence, const engine::Policy&, int64_t, int32_t layer,
+                               std::vector<float>*) override {
+    return on_score(sequence.seen, layer);
+  }
+  void StoreRunning(const engine::SequenceView&, int32_t, std::span<const float>) override { on_store(); }
+  void SelectLayer(const engine::SequenceView&, const engine::Policy&, const engine::LayerScores&,
+                   engine::LayerChoice& choice) override {
+    for (size_t head = 0; head < choice.kept.size(); ++head) {
+      choice.kept[head] = static_cast<int32_t>(choice.total) / static_cast<int32_t>(choice.kept.size());
+      for (int32_t j = 0; j < choice.kept[head]; ++j) {
+        choice.masks[head][static_cast<size_t>(j / 64)] |= uint64_t{1} << (j % 64);
+      }
     }
   }
-  void CompactUnit(const engine::Geometry&, const engine::PoolView&, const engine::UnitView&, std::span<const uint64_t>,
-                   std::span<const Run>) override {
-    on_compact();
+  void CompactUnits(const engine::Geometry&, const engine::PoolView&,
+                    std::span<const engine::UnitCompaction> units) override {
+    for (size_t i = 0; i < units.size(); ++i) on_compact();
   }
 };
 
@@ -44,6 +58,18 @@ class DeviceTest : public testing::Test {
     core::RunEvict ask = rig_.Ask(job);
     ask.tenant = tenant;
     ask.lease = lease;
+    ask.policy = LeaseRig::Changed("streaming-llm", [](engine::Policy& p) { p.protect = {}; });
+    return ask;
+  }
+  // As Ask: the first 8 of `written` tokens' rows.
+  core::RunEvict AskObserve(core::JobId job, const std::string& tenant, core::LeaseId lease) {
+    core::RunEvict ask = Ask(job, tenant, lease);
+    ask.observe = true;
+    ask.policy = LeaseRig::Changed("h2o", [](engine::Policy&) {});
+    auto spec = std::make_shared<core::EvictSpec>();
+    spec->window_rows = 8;
+    spec->window_positions = {0, 1, 2, 3, 4, 5, 6, 7};
+    ask.spec = spec;
     return ask;
   }
 
@@ -79,6 +105,47 @@ TEST_F(DeviceTest, LayersOfJobsTakeTurnsOverTenantsAndLeases) {
   std::vector<core::JobId> finished;
   for (const core::Event& answer : answers) finished.push_back(std::get<core::EvictPlanned>(answer).job);
   EXPECT_EQ(finished, (std::vector<core::JobId>{4, 1, 3, 2}));
+}
+
+TEST_F(DeviceTest, LayersOfAnObserveTakeTurnsLikeAnEvictions) {
+  std::vector<int64_t> order;  // the device's thread, until the answers are here
+  engine_->on_score = [&](int64_t seen, int32_t) {
+    gate_.Wait();
+    order.push_back(seen);
+    return absl::OkStatus();
+  };
+  int stored = 0;
+  engine_->on_store = [&] { ++stored; };
+  Start();
+  device_.RunEvict(AskObserve(1, "a", 1), rig_.pool());
+  core::RunEvict other = Ask(2, "b", 2);
+  other.written_tokens = 99;
+  device_.RunEvict(other, rig_.pool());
+  gate_.Open();
+  for (const core::Event& event : inbox_.Wait(2)) {
+    const auto& planned = std::get<core::EvictPlanned>(event);
+    EXPECT_TRUE(planned.outcome.ok()) << planned.outcome.message;
+    EXPECT_EQ(planned.observed_tokens, planned.job == 1 ? 8 : -1);
+  }
+  EXPECT_EQ(order, (std::vector<int64_t>{100, 99, 100, 99}));
+  EXPECT_EQ(stored, LeaseRig::kGeometry.layers);
+}
+
+TEST_F(DeviceTest, AnObserveThatIsCancelledStoresNothing) {
+  for (const int32_t cancelled_in : {0, 1}) {  // the last one, too
+    engine_->on_score = [this, cancelled_in](int64_t, int32_t layer) {
+      if (layer == cancelled_in) device_.CancelJob(7);
+      return absl::OkStatus();
+    };
+    engine_->on_store = [] { ADD_FAILURE() << "it was cancelled"; };
+    if (cancelled_in == 0) Start();
+    device_.RunEvict(AskObserve(7, "a", 1), rig_.pool());
+    const auto planned = inbox_.WaitFor<core::EvictPlanned>();
+    EXPECT_EQ(planned.outcome.code, core::Code::kCancelled);
+    EXPECT_EQ(planned.observed_tokens, -1);
+    device_.EndJob(7);
+    inbox_.WaitFor<core::JobEnded>();
+  }
 }
 
 TEST_F(DeviceTest, ALargeWaveDoesNotKeepOthersWaiting) {
@@ -121,7 +188,7 @@ TEST_F(DeviceTest, AJobIsPlannedCompactedAndEnded) {
   EXPECT_EQ(rig_.pool().use_count(), 2);  // the rig's, and this one
 }
 
-TEST_F(DeviceTest, ACancelStopsBeforeTheNextUnit) {
+TEST_F(DeviceTest, ACancelStopsBeforeTheNextUnits) {
   int compacted = 0;
   engine_->on_compact = [&] {
     if (++compacted == 2) device_.CancelJob(7);

@@ -26,12 +26,20 @@ class CancelledWithinLayer : public engine::Engine {
     job->Cancel();
     return host_->ScoreLayer(sequence, policy, k, layer, out);
   }
-  void SelectLayer(const engine::LayerScores&, const engine::Policy&, int64_t, std::span<int32_t>,
-                   std::span<const std::span<uint64_t>>) override {
+  absl::Status AccumulateLayer(const engine::SequenceView& sequence, const engine::Policy& policy, int64_t k,
+                               int32_t layer, std::vector<float>* running) override {
+    job->Cancel();
+    return host_->AccumulateLayer(sequence, policy, k, layer, running);
+  }
+  void StoreRunning(const engine::SequenceView&, int32_t, std::span<const float>) override {
+    ADD_FAILURE() << "nothing was accumulated";
+  }
+  void SelectLayer(const engine::SequenceView&, const engine::Policy&, const engine::LayerScores&,
+                   engine::LayerChoice&) override {
     ADD_FAILURE() << "nothing was scored";
   }
-  void CompactUnit(const engine::Geometry&, const engine::PoolView&, const engine::UnitView&, std::span<const uint64_t>,
-                   std::span<const Run>) override {
+  void CompactUnits(const engine::Geometry&, const engine::PoolView&,
+                    std::span<const engine::UnitCompaction>) override {
     ADD_FAILURE() << "nothing was planned";
   }
 
@@ -67,7 +75,8 @@ TEST_F(EvictJobTest, KeptTokensAreMovedWithTheirPositionsAndPublished) {
   EXPECT_TRUE(planned->outcome.ok()) << planned->outcome.message;
   EXPECT_EQ(planned->job, 5u);
   EXPECT_FALSE(planned->no_op);
-  EXPECT_FALSE(planned->norms_cached);
+  EXPECT_FALSE(planned->norms.has_value());
+  EXPECT_EQ(planned->observed_tokens, -1);
   EXPECT_EQ(planned->budget_tokens, 32);
   EXPECT_EQ(planned->kept, (std::vector<int32_t>{32, 32, 32, 32}));
   for (uint32_t u = 0; u < LeaseRig::kUnits; ++u) EXPECT_EQ(rig_.Word(u), 0u);
@@ -96,8 +105,7 @@ TEST_F(EvictJobTest, QueriesComeFromTheWindowSlotAndNormsAreCached) {
   std::fill_n(queries, 2 * 4 * 8 * 8, 0.01f);
   core::RunEvict ask = rig_.Ask(5, 20);
   const auto spec = Changed(ask);
-  spec->policy = *engine::Preset("ahakv-ada");
-  spec->policy.protect = {.sinks = 2, .recent = 4};
+  ask.policy = LeaseRig::Changed("ahakv-ada", [](engine::Policy& p) { p.protect = {.sinks = 2, .recent = 4}; });
   spec->window_rows = 8;
   ask.spec = spec;
   ask.export_plan = ask.export_scores = true;
@@ -105,7 +113,8 @@ TEST_F(EvictJobTest, QueriesComeFromTheWindowSlotAndNormsAreCached) {
   EvictJob job(ask, rig_.pool());
   const core::EvictPlanned planned = Plan(job);
   ASSERT_TRUE(planned.outcome.ok()) << planned.outcome.message;
-  EXPECT_TRUE(planned.norms_cached);
+  ASSERT_TRUE(planned.norms.has_value());
+  EXPECT_NE(*planned.norms, 0);
   EXPECT_EQ(planned.kept[0] + planned.kept[1], 40);
   EXPECT_EQ(rig_.pool()->View().norms[17], 8 * 17.0f * 17.0f);  // unit 0, token 17
 
@@ -144,21 +153,19 @@ TEST_F(EvictJobTest, WithinBudgetNothingIsDone) {
   EXPECT_TRUE(planned->outcome.ok());
   EXPECT_TRUE(planned->no_op);
   EXPECT_TRUE(planned->kept.empty());
-  EXPECT_FALSE(planned->norms_cached);
+  EXPECT_FALSE(planned->norms.has_value());
 }
 
 TEST_F(EvictJobTest, RefusalsSayWhyAndChangeNothing) {
   core::RunEvict ask = rig_.Ask(5);
-  auto spec = Changed(ask);
-  spec->policy = *engine::Preset("snapkv");
-  ask.spec = spec;
+  ask.policy = LeaseRig::Changed("snapkv", [](engine::Policy&) {});
   EvictJob without_window(ask, rig_.pool());
   const core::EvictPlanned missing = Plan(without_window);
   EXPECT_EQ(missing.outcome.code, core::Code::kInvalidArgument);
   EXPECT_NE(missing.outcome.message.find("window"), std::string::npos);
   EXPECT_TRUE(missing.kept.empty());
 
-  spec = Changed(ask);
+  auto spec = Changed(ask);
   spec->window_rows = 8;
   spec->window_slot = 1;
   ask.spec = spec;
@@ -206,8 +213,7 @@ TEST_F(EvictJobTest, ACancelledJobStopsWithinALayer) {
   std::fill_n(queries, 2 * 4 * 8 * 8, std::numeric_limits<float>::quiet_NaN());
   core::RunEvict ask = rig_.Ask(5, 40);
   const auto spec = Changed(ask);
-  spec->policy = *engine::Preset("snapkv");
-  spec->policy.protect = {.sinks = 2, .recent = 4};
+  ask.policy = LeaseRig::Changed("snapkv", [](engine::Policy& p) { p.protect = {.sinks = 2, .recent = 4}; });
   spec->window_rows = 8;
   ask.spec = spec;
   EvictJob job(ask, rig_.pool());

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kvsteward/shm.h"
@@ -29,8 +30,12 @@ class LeaseRig {
   explicit LeaseRig(int32_t tokens) : tokens_(tokens) {
     const uint64_t extent = 256 * kGeometry.block_bytes();
     const uint64_t slot = uint64_t{2} * 4 * 8 * 8 * 4;
-    const auto spec = std::make_shared<core::LeaseSpec>(core::LeaseSpec{
-        .geometry = kGeometry, .window_rows = 8, .window_slots = 1, .window_slot_bytes = slot, .ticket = {}});
+    const auto spec = std::make_shared<core::LeaseSpec>(core::LeaseSpec{.geometry = kGeometry,
+                                                                        .window_rows = 8,
+                                                                        .window_slots = 1,
+                                                                        .window_slot_bytes = slot,
+                                                                        .input_bytes = 2048,
+                                                                        .ticket = {}});
     pool_ = std::make_shared<memory::LeasePool>(1, spec, extent);
     const auto backend = memory::NewHostBackend();
     const auto add = [&](core::ObjectKind kind, uint64_t bytes) {
@@ -54,11 +59,13 @@ class LeaseRig {
     return reinterpret_cast<const kvs_sequence_table*>(Tables().data() + place_.offset);
   }
   std::span<std::byte> Statistics() const { return pool_->Bytes(core::ObjectKind::kStatistics, 0); }
+  std::span<std::byte> Inputs() const {
+    return Statistics().subspan(pool_->spec().inputs_offset(), pool_->spec().input_bytes);
+  }
 
   // Keeps the first four and the newest tokens.
   core::RunEvict Ask(core::JobId job, int64_t budget = 32) const {
     core::EvictSpec spec;
-    spec.policy = *engine::Preset("streaming-llm");
     spec.budget = {.kind = engine::Budget::Kind::kTokens, .amount = budget};
     core::RunEvict ask;
     ask.job = job;
@@ -68,8 +75,16 @@ class LeaseRig {
     ask.table = place_;
     ask.units = units_;
     ask.written_tokens = tokens_;
+    ask.policy = Changed("streaming-llm", [](engine::Policy&) {});
     ask.spec = std::make_shared<core::EvictSpec>(spec);
     return ask;
+  }
+  // A preset with changes.
+  template <class Change>
+  static core::PolicyRef Changed(const std::string& preset, Change change) {
+    auto policy = std::make_shared<engine::Policy>(*engine::Preset(preset));
+    change(*policy);
+    return policy;
   }
   // New rows of `blocks` blocks for units [first, end).
   static core::CompactUnits Wave(core::JobId job, uint32_t first, uint32_t end, uint32_t blocks) {

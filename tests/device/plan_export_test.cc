@@ -48,7 +48,9 @@ TEST_F(PlanExportTest, MasksIndicesAndScoresAreWhereTheUnitPlanSays) {
   std::vector<float> scores(73, 0.25f);
   scores[1] = engine::kProtected;
   scores[72] = 9;
-  plan_.scores = {{.scores = scores, .offsets = {0, 70, 73}}};
+  plan_.scores.resize(1);
+  plan_.scores[0].scores = scores;
+  plan_.scores[0].offsets = {0, 70, 73};
   ASSERT_TRUE(Export(true, {.offset = 64, .bytes = most_bytes_}).ok());
   EXPECT_EQ(plan()->magic, KVS_SHM_MAGIC);
   EXPECT_EQ(plan()->units, 2u);

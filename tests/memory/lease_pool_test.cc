@@ -42,12 +42,15 @@ TEST_F(LeasePoolTest, BlocksOfAllExtentsLieInOneRange) {
   EXPECT_EQ(view.data, first.data);
   EXPECT_EQ(view.positions, first.positions);
   EXPECT_EQ(view.norms, first.norms);
+  EXPECT_EQ(view.running, first.running);
   for (uint32_t block = 0; block < 3 * kBlocksPerExtent; ++block) {
     std::memset(view.keys(block), static_cast<int>(block), kBlockBytes);
     for (uint32_t slot = 0; slot < 16; ++slot) {
       EXPECT_EQ(view.positions[block * 16 + slot], 0);
       view.positions[block * 16 + slot] = static_cast<int32_t>(block);
       view.norms[block * 16 + slot] = 1.0f;
+      EXPECT_EQ(view.running[block * 16 + slot], 0.0f);
+      view.running[block * 16 + slot] = 2.0f;
     }
   }
   for (uint32_t i = 0; i < 3; ++i) {
@@ -60,6 +63,18 @@ TEST_F(LeasePoolTest, BlocksOfAllExtentsLieInOneRange) {
     EXPECT_EQ(pread(pool_.Descriptor(ObjectKind::kExtent, i), &last, 1, kExtentBytes - 1), 1);
     EXPECT_EQ(last, bytes.back());
   }
+}
+
+TEST_F(LeasePoolTest, RunningScoresTakeMemoryOnlyWhereTheyAreWritten) {
+  for (uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(pool_.Add(*backend_, Extent(i)).ok());
+  const engine::PoolView view = pool_.View();
+  constexpr size_t kTokens = 2 * kBlocksPerExtent * 16;  // a page each
+  EXPECT_EQ(PagesPresent(view.norms, kTokens * sizeof(float)), 2u);
+  EXPECT_EQ(PagesPresent(view.running, kTokens * sizeof(float)), 0u);
+  view.running[kTokens - 1] = 1.0f;
+  EXPECT_EQ(PagesPresent(view.running, kTokens * sizeof(float)), 1u);
+  pool_.Remove(ObjectKind::kExtent, 1);
+  EXPECT_EQ(PagesPresent(view.running, kTokens * sizeof(float)), 0u);
 }
 
 TEST_F(LeasePoolTest, WhatDoesNotFitTheRangeIsRefused) {
@@ -117,9 +132,9 @@ TEST_F(LeasePoolTest, RemoveGivesBackAndLeavesTheOthersAlone) {
 TEST_F(LeasePoolTest, PositionsOfImportedResidentsFollowTheRows) {
   ASSERT_TRUE(pool_.Add(*backend_, Extent(0)).ok());
   std::vector<core::Unit> units(3);
-  units[0] = {.row = {{10, 1}, {3, 2}}, .kept = 40, .base = 100, .normed = 0};
-  units[1] = {.row = {}, .kept = 0, .base = 100, .normed = 0};
-  units[2] = {.row = {{20, 4}}, .kept = 5, .base = 100, .normed = 0};
+  units[0] = {.row = {{10, 1}, {3, 2}}, .kept = 40, .base = 100};
+  units[1] = {.row = {}, .kept = 0, .base = 100};
+  units[2] = {.row = {{20, 4}}, .kept = 5, .base = 100};
   std::vector<int32_t> positions(45);
   for (int32_t i = 0; i < 45; ++i) positions[static_cast<size_t>(i)] = 2 * i + 1;
   pool_.StorePositions(units, positions);

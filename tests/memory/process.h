@@ -6,8 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 namespace kvsteward::memory {
 
@@ -24,6 +26,14 @@ inline int OpenDescriptors() {
 inline bool IsMapped(const void* data) {
   unsigned char present = 0;
   return mincore(const_cast<void*>(data), 1, &present) == 0;
+}
+
+// How many of the pages at `data` are in memory.
+inline size_t PagesPresent(const void* data, size_t bytes) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> present((bytes + page - 1) / page);
+  mincore(const_cast<void*>(data), bytes, present.data());
+  return static_cast<size_t>(std::count_if(present.begin(), present.end(), [](unsigned char p) { return p & 1; }));
 }
 
 // Runs `check` in a forked child; what it says, and false if it died of it.

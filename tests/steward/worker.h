@@ -82,6 +82,7 @@ class Worker {
   static constexpr uint32_t kUnits = 4;
   static constexpr uint32_t kWindowRows = 16;
   static constexpr uint64_t kSlotBytes = uint64_t{2} * 4 * kWindowRows * 16 * 4;
+  static constexpr uint64_t kInputBytes = 8192;
 
   Worker(Steward& steward, FakeSocketPort& port, core::SocketId socket, const std::string& tenant)
       : steward_(steward), port_(port), socket_(socket) {
@@ -97,12 +98,13 @@ class Worker {
     asked.ticket = ticket_;
     asked.new_key.fill(static_cast<uint8_t>(100 + socket_));
     asked.shape = {.units = kUnits, .block_bytes = kGeometry.block_bytes()};
-    asked.statistics_bytes = KVS_WINDOWS_OFFSET + 2 * kSlotBytes;
+    asked.statistics_bytes = KVS_WINDOWS_OFFSET + 2 * kSlotBytes + kInputBytes;
     asked.plan_bytes = 1 << 16;
     asked.spec = std::make_shared<core::LeaseSpec>(core::LeaseSpec{.geometry = kGeometry,
                                                                    .window_rows = kWindowRows,
                                                                    .window_slots = 2,
                                                                    .window_slot_bytes = kSlotBytes,
+                                                                   .input_bytes = kInputBytes,
                                                                    .ticket = ticket_});
     attached_ = MustAsk<core::AttachReply>(steward_, asked);
     Map();
@@ -152,7 +154,6 @@ class Worker {
   }
   core::EvictAsked EvictAsked(core::SequenceId sequence, int32_t written, int64_t budget) const {
     auto spec = std::make_shared<core::EvictSpec>();
-    spec->policy = *engine::Preset("ahakv-ada");
     spec->budget = {.kind = engine::Budget::Kind::kTokens, .amount = budget};
     spec->window_rows = kWindowRows;
     spec->window_slot = 1;
@@ -169,6 +170,22 @@ class Worker {
     EXPECT_TRUE(reply.results[0].outcome.ok()) << reply.results[0].outcome.message;
     return reply.results[0];
   }
+  // Rows [from, to) of a sequence of which `to` tokens are written, with the queries in slot 1.
+  core::ObserveAsked ObserveAsked(core::SequenceId sequence, int32_t from, int32_t to, core::PolicyRef policy) const {
+    auto spec = std::make_shared<core::EvictSpec>();
+    spec->window_rows = to - from;
+    spec->window_slot = 1;
+    core::ObserveItem item;
+    item.sequence = sequence;
+    item.written_tokens = to;
+    item.policy = std::move(policy);
+    item.spec = spec;
+    return {.call = 0, .lease = ref(), .items = {item}};
+  }
+  core::ObserveResult Observe(const core::ObserveAsked& asked) {
+    const auto reply = MustAsk<core::ObserveReply>(steward_, asked);
+    return reply.results.empty() ? core::ObserveResult{} : reply.results[0];
+  }
   void Release(core::SequenceId sequence) {
     MustAsk<core::ReleaseSequenceReply>(
         steward_, core::ReleaseSequenceAsked{
@@ -184,6 +201,7 @@ class Worker {
   float* queries(uint32_t slot) const {
     return reinterpret_cast<float*>(statistics() + KVS_WINDOWS_OFFSET + slot * kSlotBytes);
   }
+  std::byte* inputs() const { return statistics() + KVS_WINDOWS_OFFSET + 2 * kSlotBytes; }
   const kvs_plan* plan(const core::EvictResult& result) const {
     return reinterpret_cast<const kvs_plan*>(regions_.at({KVS_PLANS, 0}).data() + result.plan.offset);
   }
