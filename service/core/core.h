@@ -40,7 +40,7 @@ uint64_t TableBytes(int32_t units, uint32_t row_capacity);
 uint64_t PlanBytes(const std::vector<int32_t>& lengths, bool scores);
 
 // What a request's budget comes to in tokens per unit once `seen` tokens were seen; 0 if it comes to none. Pure.
-using BudgetTokens = std::function<int64_t(const LeaseSpec& lease, const EvictSpec& spec, int32_t seen)>;
+using BudgetTokens = std::function<int32_t(const LeaseSpec& lease, const EvictSpec& spec, int32_t seen)>;
 
 class Core {
  public:

@@ -1,6 +1,4 @@
 // Evict: whether an item has anything to do, and its job.
-#include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -82,16 +80,16 @@ bool Core::State::StartEvict(Lease& lease, const EvictItem& item, Job&& job, Evi
 }
 
 bool Core::State::Due(const Lease& lease, const Sequence& sequence, const EvictItem& item, EvictResult& result) const {
-  const int64_t budget = budget_tokens(*lease.spec, *item.spec, sequence.written);
+  const int32_t budget = budget_tokens(*lease.spec, *item.spec, sequence.written);
   if (budget < 1) return true;  // the device says what is wrong with it
   std::vector<int32_t> residents;
   for (const Unit& unit : sequence.units) {
     residents.push_back(ResidentsAt(unit, sequence.written));
-    const int64_t may_keep = unit.planned < 0 ? budget : unit.planned;
-    if (residents.back() - int64_t{KVS_BLOCK_TOKENS} >= may_keep) return true;
+    const int32_t may_keep = unit.planned < 0 ? budget : unit.planned;
+    if (residents.back() - static_cast<int32_t>(KVS_BLOCK_TOKENS) >= may_keep) return true;
   }
   result.no_op = true;
-  result.budget_tokens = static_cast<int32_t>(std::min<int64_t>(budget, std::numeric_limits<int32_t>::max()));
+  result.budget_tokens = budget;
   result.kept = residents;
   result.lengths = std::move(residents);
   return false;
