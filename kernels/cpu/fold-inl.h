@@ -59,7 +59,7 @@ HWY_INLINE void Emit(const float* columns, float factor, const TileSpan& span, f
 template <bool kMasked, RowFold kFold, bool kAttention>
 HWY_INLINE void FoldRows(const QueryRows& rows, const Fold& fold, const float* logits, int32_t first, int32_t last,
                          int32_t begin, TileColumns& tile, float* kept, size_t stride) {
-  constexpr int kLeast = kFold == RowFold::kKeep ? -64 : -126;  // so that squares are not subnormal
+  constexpr int kLeast = kFold == RowFold::kKeep ? -104 : -126;  // so that squares are not subnormal
   const D d;
   for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
     V column = hn::Zero(d);

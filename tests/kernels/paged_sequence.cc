@@ -46,8 +46,10 @@ PagedSequence::PagedSequence(PlainSequence plain, Placement placement, uint32_t 
                .head_dim = contents.head_dim,
                .dtype = plain_.dtype};
   // Room for a compaction of everything and for what tests append, and some more to scatter over.
-  uint32_t blocks = 64;
-  for (const reference::Unit& unit : contents.units) blocks += 3 * BlocksFor(unit.positions.size() + 160);
+  uint32_t blocks = 32;
+  for (const reference::Unit& unit : contents.units) {
+    blocks += 2 * BlocksFor(unit.positions.size() + 112);
+  }
   data_.assign(blocks * geometry_.block_bytes(), std::byte{0xff});  // NaN in every dtype
   positions_.assign(size_t{blocks} * kBlockTokens, kPoisonPosition);
   norms_.assign(size_t{blocks} * kBlockTokens, kNan);
@@ -123,43 +125,46 @@ void PagedSequence::MarkObserved() {
 
 void PagedSequence::Compact(Engine& engine, const Plan& plan) {
   const auto d = static_cast<size_t>(geometry_.head_dim);
+  std::vector<reference::Unit> kept(units_.size());
+  std::vector<std::vector<uint32_t>> norms(units_.size());
+  std::vector<std::vector<uint32_t>> running(units_.size());
+  std::vector<std::vector<Run>> to;
+  std::vector<UnitCompaction> compactions;
   for (size_t u = 0; u < units_.size(); ++u) {
-    UnitView& unit = units_[u];
-    unit.row = rows_[u];
-    reference::Unit& twin = plain_.contents.units[u];
-    reference::Unit kept;
-    std::vector<uint32_t> norms;
-    std::vector<uint32_t> running;
-    for (int32_t j = 0; j < unit.length; ++j) {
+    const reference::Unit& twin = plain_.contents.units[u];
+    for (int32_t j = 0; j < units_[u].length; ++j) {
       if (!Keeps(plan, u, j)) continue;
-      if (j < unit.normed) norms.push_back(Bits(norms_[SlotOf(u, j)]));
-      if (j < unit.scored) {
-        running.push_back(Bits(running_[SlotOf(u, j)]));
-        kept.running.push_back(twin.running[j]);
+      if (j < units_[u].normed) norms[u].push_back(Bits(norms_[SlotOf(u, j)]));
+      if (j < units_[u].scored) {
+        running[u].push_back(Bits(running_[SlotOf(u, j)]));
+        kept[u].running.push_back(twin.running[j]);
       }
-      kept.positions.push_back(twin.positions[j]);
-      kept.keys.insert(kept.keys.end(), &twin.keys[j * d], &twin.keys[j * d] + d);
-      kept.values.insert(kept.values.end(), &twin.values[j * d], &twin.values[j * d] + d);
+      kept[u].positions.push_back(twin.positions[j]);
+      kept[u].keys.insert(kept[u].keys.end(), &twin.keys[j * d], &twin.keys[j * d] + d);
+      kept[u].values.insert(kept[u].values.end(), &twin.values[j * d], &twin.values[j * d] + d);
     }
-    std::vector<Run> to = Allocate(BlocksFor(static_cast<uint64_t>(plan.kept[u])));
-    engine.CompactUnit(geometry_, pool_, unit, plan.UnitMask(static_cast<int32_t>(u)), to);
+    ASSERT_EQ(static_cast<int32_t>(kept[u].positions.size()), plan.kept[u]);
+    to.push_back(Allocate(BlocksFor(static_cast<uint64_t>(plan.kept[u]))));
+    units_[u].row = rows_[u];
+    compactions.push_back({units_[u], plan.UnitMask(static_cast<int32_t>(u)), to[u]});  // runs do not move
+  }
+  engine.CompactUnits(geometry_, pool_, compactions);
+  for (size_t u = 0; u < units_.size(); ++u) {
     Free(rows_[u]);
-    rows_[u] = std::move(to);
-    twin = std::move(kept);
-    const auto length = static_cast<int32_t>(twin.positions.size());
-    ASSERT_EQ(length, plan.kept[u]);
-    plain_.stored[u] = length;
-    unit = {.row = rows_[u],
-            .length = length,
-            .stored = length,
-            .appended_position = 0,
-            .normed = static_cast<int32_t>(norms.size()),
-            .scored = static_cast<int32_t>(running.size())};
-    for (size_t j = 0; j < norms.size(); ++j) {
-      ASSERT_EQ(Bits(norms_[SlotOf(u, static_cast<int32_t>(j))]), norms[j]) << "unit " << u << " norm " << j;
+    rows_[u] = std::move(to[u]);
+    plain_.contents.units[u] = std::move(kept[u]);
+    plain_.stored[u] = plan.kept[u];
+    units_[u] = {.row = rows_[u],
+                 .length = plan.kept[u],
+                 .stored = plan.kept[u],
+                 .appended_position = 0,
+                 .normed = static_cast<int32_t>(norms[u].size()),
+                 .scored = static_cast<int32_t>(running[u].size())};
+    for (size_t j = 0; j < norms[u].size(); ++j) {
+      ASSERT_EQ(Bits(norms_[SlotOf(u, static_cast<int32_t>(j))]), norms[u][j]) << "unit " << u << " norm " << j;
     }
-    for (size_t j = 0; j < running.size(); ++j) {
-      ASSERT_EQ(Bits(running_[SlotOf(u, static_cast<int32_t>(j))]), running[j]) << "unit " << u << " running " << j;
+    for (size_t j = 0; j < running[u].size(); ++j) {
+      ASSERT_EQ(Bits(running_[SlotOf(u, static_cast<int32_t>(j))]), running[u][j]) << "unit " << u << " running " << j;
     }
   }
 }
@@ -169,6 +174,11 @@ void PagedSequence::Append(const std::vector<reference::Unit>& tokens) {
   for (size_t u = 0; u < units_.size(); ++u) {
     UnitView& unit = units_[u];
     reference::Unit& twin = plain_.contents.units[u];
+    const bool follows = !twin.positions.empty() && twin.positions.back() + 1 == plain_.seen;
+    if (unit.stored < unit.length && !follows) {  // what was appended ends before: its positions are given from now on
+      unit.stored = unit.length;
+      for (int32_t j = 0; j < unit.length; ++j) StoreToken(u, j);
+    }
     if (unit.stored == unit.length) unit.appended_position = static_cast<int32_t>(plain_.seen);
     const uint32_t have = BlocksFor(static_cast<uint64_t>(unit.length));
     const uint32_t need = BlocksFor(static_cast<uint64_t>(unit.length) + count);
@@ -231,11 +241,10 @@ void PagedSequence::ExpectMemoryEqualsPlain() {
   }
 }
 
-std::vector<std::byte> PagedSequence::Snapshot() const {
-  std::vector<std::byte> all;
+std::string PagedSequence::Snapshot() const {
+  std::string all;
   const auto add = [&](const auto& memory) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(memory.data());
-    all.insert(all.end(), bytes, bytes + memory.size() * sizeof(memory[0]));
+    all.append(reinterpret_cast<const char*>(memory.data()), memory.size() * sizeof(memory[0]));
   };
   add(data_);
   add(positions_);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory_resource>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/run.h"
@@ -73,7 +74,7 @@ class PagedSequence {
   // Fails the test unless memory holds exactly the plain twin's tokens, at its positions.
   void ExpectMemoryEqualsPlain();
   // Every byte but norms that the engine could write, to see that it did not.
-  std::vector<std::byte> Snapshot() const;
+  std::string Snapshot() const;
 
  private:
   std::vector<Run> Allocate(uint32_t blocks);

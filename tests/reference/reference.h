@@ -53,6 +53,7 @@ struct UnitScores {
   double greatest_logit = 1;  // max |g l| / sqrt(d): what float32 may lose
   double mean = 0;            // of the candidates' scores
   double greatest = 0;        // of all numbers a score goes through: float32 must hold it
+  double noise = 0;           // what the flush of scores next to 2^-100 and cancellation in float64 may have grown to
 
   // How far a right float32 number may lie from `exact`, where `typical` is the mean of the unit's numbers.
   double Epsilon(double exact, double typical) const;

@@ -91,7 +91,8 @@ TEST(Signals, GainGrowsWithTheTokensSeen) {
 
 TEST(Signals, KeysUnlikeTheMeanDirectionScoreHigh) {
   Sequence s = Plain({3, 5, -2, 0}, {}, {});
-  ExpectNear(KeyDifference(s, s.units[0]), {0, 0, 2, 1});  // mean direction (1 + 1 - 1 + 0) / 4
+  double noise = 0;
+  ExpectNear(KeyDifference(s, s.units[0], &noise), {0, 0, 2, 1});  // mean direction (1 + 1 - 1 + 0) / 4
 }
 
 TEST(Signals, ExpectedAttentionSparesSinks) {
@@ -143,9 +144,10 @@ TEST(Refine, OnCandidatesOnly) {
   const std::vector<std::vector<bool>> candidate = {{false, true, true, false, true}};
   const Row signals = {100, 4, 1, 100, 7};
   double greatest = 0;
+  double noise = 0;
   const auto refined = [&](const Refinement& r) {
     policy.refine = {r};
-    return Refined(s, policy, 0, 0, signals, candidate, 2, &greatest);
+    return Refined(s, policy, 0, 0, signals, candidate, 2, &greatest, &noise);
   };
   ExpectNear(refined({.kind = Refine::kMaxPool, .pool = 3}), {4, 7, 7});
   ExpectNear(refined({.kind = Refine::kAvgPoolPadded, .pool = 3}), {5.0 / 3, 4, 8.0 / 3});

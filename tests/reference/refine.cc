@@ -73,7 +73,7 @@ Row NormsOf(const Sequence& sequence, const Unit& unit, Norm norm) {
 }
 
 Row Refined(const Sequence& sequence, const Policy& policy, int layer, int kv_head, const Row& signals,
-            const std::vector<std::vector<bool>>& candidate, int64_t uniform, double* greatest) {
+            const std::vector<std::vector<bool>>& candidate, int64_t uniform, double* greatest, double* noise) {
   const std::vector<bool>& own = candidate[kv_head];
   Row scores = OfCandidates(signals, own);
   *greatest = std::max(*greatest, Max(scores));
@@ -90,11 +90,13 @@ Row Refined(const Sequence& sequence, const Policy& policy, int layer, int kv_he
       case Refine::kValuePrior: {
         const Row prior = ValuePrior(sequence, policy, refinement, layer, kv_head, own);
         for (size_t i = 0; i < scores.size(); ++i) scores[i] *= prior[i];
+        *noise *= Max(prior);
         break;
       }
       case Refine::kValueScale: {
         const double loudest = Max(OfCandidates(LayerNorms(sequence, policy, layer, kv_head, refinement.norm), own));
         for (double& s : scores) s *= loudest;
+        *noise *= loudest;
         break;
       }
       case Refine::kClampToMean: {
@@ -112,6 +114,7 @@ Row Refined(const Sequence& sequence, const Policy& policy, int layer, int kv_he
       }
     }
     for (double& s : scores) s = FlushTiny(s);
+    *noise += std::ldexp(1.0, -100);
     *greatest = std::max(*greatest, Max(scores));
   }
   return scores;

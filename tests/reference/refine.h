@@ -9,8 +9,8 @@ namespace kvsteward::reference {
 Row NormsOf(const Sequence& sequence, const Unit& unit, Norm norm);
 
 // `signals` [n] of a unit's residents, refined: [candidates]. `candidate`: [kv_heads][n] of the layer. `uniform`: the
-// unit's uniform candidate budget. Grows *greatest to the greatest number on the way.
+// unit's uniform candidate budget. Grows *greatest to the greatest number on the way, and *noise as numbers grow.
 Row Refined(const Sequence& sequence, const Policy& policy, int layer, int kv_head, const Row& signals,
-            const std::vector<std::vector<bool>>& candidate, int64_t uniform, double* greatest);
+            const std::vector<std::vector<bool>>& candidate, int64_t uniform, double* greatest, double* noise);
 
 }  // namespace kvsteward::reference

@@ -17,6 +17,7 @@ struct Heads {
   std::vector<Row> cross;
   std::vector<Row> self;
   double greatest_logit = 0;
+  double noise = std::ldexp(1.0, -100);
 };
 
 // The rows' part at tokens whose class differs from the row's, or does not.
@@ -49,7 +50,7 @@ Heads Signals(const Sequence& sequence, const Policy& policy, int64_t k, int lay
       heads.signal.push_back(sequence.inputs.scores[u]);
       return heads;
     case Signal::kKeyDifference:
-      heads.signal.push_back(KeyDifference(sequence, unit));
+      heads.signal.push_back(KeyDifference(sequence, unit, &heads.noise));
       return heads;
     case Signal::kExpected:
       for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
@@ -94,6 +95,7 @@ std::vector<Heads> LayerSignals(const Sequence& sequence, const Policy& policy, 
     all.cross.insert(all.cross.end(), heads.cross.begin(), heads.cross.end());
     all.self.insert(all.self.end(), heads.self.begin(), heads.self.end());
     all.greatest_logit = std::max(all.greatest_logit, heads.greatest_logit);
+    all.noise = std::max(all.noise, heads.noise);
   }
   return std::vector<Heads>(layer_heads.size(), all);
 }
@@ -154,7 +156,7 @@ Row RunningScores(const Policy& policy, const Unit& unit, const Row& grouped, si
 }  // namespace
 
 double UnitScores::Epsilon(double exact, double typical) const {
-  return (1e-4 + std::ldexp(greatest_logit, -21)) * std::max(exact, typical) + std::ldexp(1.0, -100);
+  return (1e-4 + std::ldexp(greatest_logit, -21)) * std::max(exact, typical) + noise;
 }
 
 std::vector<bool> Candidates(const Unit& unit, const std::vector<int>& classes, const Policy& policy, int64_t k) {
@@ -187,13 +189,16 @@ std::vector<UnitScores> ScoreLayer(const Sequence& sequence, const Policy& polic
   for (size_t h = 0; h < signals.size(); ++h) {
     UnitScores& unit = layer_scores[h];
     unit.greatest_logit = policy.windowed() || policy.signal == Signal::kExpected ? signals[h].greatest_logit : 1.0;
-    const auto refined = [&](const Row& row) {
-      return Refined(sequence, policy, layer, static_cast<int>(h), row, candidate, uniform, &unit.greatest);
+    unit.noise =
+        signals[h].noise * (policy.group == Reduce::kSum ? static_cast<double>(signals[h].signal.size()) : 1.0);
+    const auto refined = [&](const Row& row, double* noise) {
+      return Refined(sequence, policy, layer, static_cast<int>(h), row, candidate, uniform, &unit.greatest, noise);
     };
     Row scores;  // of the candidates
     if (policy.after_refine) {
       std::vector<Row> heads;
-      for (const Row& head : signals[h].signal) heads.push_back(refined(head));
+      const double noise = unit.noise;
+      for (const Row& head : signals[h].signal) heads.push_back(refined(head, &(unit.noise = noise)));
       scores = Grouped(heads, policy.group);
     } else {
       Row grouped = Grouped(signals[h].signal, policy.group);
@@ -202,7 +207,7 @@ std::vector<UnitScores> ScoreLayer(const Sequence& sequence, const Policy& polic
         grouped = unit.running = RunningScores(policy, residents, grouped, RowsUsed(sequence, policy).size());
         unit.greatest = Max(grouped);
       }
-      scores = refined(grouped);
+      scores = refined(grouped, &unit.noise);
     }
     unit.greatest = std::max(unit.greatest, Max(scores));
     if (!scores.empty()) unit.mean = Reduced(scores, Reduce::kMean);

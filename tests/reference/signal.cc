@@ -80,7 +80,7 @@ std::vector<Row> Attention(const Sequence& sequence, const Policy& policy, int64
   return attention;
 }
 
-Row KeyDifference(const Sequence& sequence, const Unit& unit) {
+Row KeyDifference(const Sequence& sequence, const Unit& unit, double* noise) {
   const size_t n = unit.positions.size();
   const int dim = sequence.head_dim;
   Row mean(dim, 0.0);
@@ -95,6 +95,9 @@ Row KeyDifference(const Sequence& sequence, const Unit& unit) {
     }
   }
   const double mean_length = std::sqrt(Dot(mean.data(), mean.data(), dim));
+  const bool any =
+      std::any_of(directions.begin(), directions.end(), [](const Row& d) { return Max(d) != 0 || Sum(d) != 0; });
+  *noise = std::max(*noise, any ? std::min(2.0, 1e-12 / mean_length) : 1e-12);
   Row scores;
   for (const Row& direction : directions) {
     const double cosine = mean_length > 0 ? Dot(direction.data(), mean.data(), dim) / mean_length : 0.0;

@@ -9,8 +9,8 @@ namespace kvsteward::reference {
 std::vector<Row> Attention(const Sequence& sequence, const Policy& policy, int64_t k, int layer, int query_head,
                            const std::vector<bool>& candidate, double* greatest_logit);
 
-// 1 - cos to the mean direction, at least 0.
-Row KeyDifference(const Sequence& sequence, const Unit& unit);
+// 1 - cos to the mean direction, at least 0. Grows *noise to what float64 may lose: all, if directions cancel.
+Row KeyDifference(const Sequence& sequence, const Unit& unit, double* noise);
 
 // Attention that queries of the given moments are expected to pay. Grows *greatest_logit.
 Row ExpectedAttention(const Sequence& sequence, const Policy& policy, int layer, int query_head,
