@@ -48,7 +48,7 @@ void SelectLayer(const SequenceView& sequence, const Policy& policy, const Layer
   std::vector<std::span<const float>> attention;
   for (size_t head = 0; head < heads; ++head) {
     rows.push_back(RowOf(scores, scores.scores, head));
-    if (!scores.attention.empty()) attention.push_back(RowOf(scores, scores.attention, head));
+    if (policy.head.kind == HeadBudget::Kind::kCheapest) attention.push_back(RowOf(scores, scores.attention, head));
   }
   std::vector<int64_t> sizes(heads);
   for_each_head([&](size_t head) {
