@@ -18,7 +18,7 @@ namespace kvsteward::engine::cpu {
 // looked at here: a kv head's query heads are grouped, the caller joins the kv heads.
 struct AttentionOutput {
   std::span<float> scores = {};     // accumulated and grouped; with the group after the refinements it is not written
-  std::span<float> attention = {};  // empty, or the mean over rows and query heads
+  std::span<float> attention = {};  // empty, or the mean over rows and query heads; not of powers or running rows
   std::span<float> cross = {};      // empty, or the part of `scores` from rows of another class than the token's,
   std::span<float> self = {};       // and from rows of the same class
 
