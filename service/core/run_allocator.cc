@@ -10,23 +10,22 @@ void RunAllocator::Free(Run run) {
   if (run.count == 0) return;
   free_ += run.count;
   const auto next = by_first_.lower_bound(run.first);
-  if (next != by_first_.end() && next->first == run.end()) {
-    run.count += next->second;
-    by_length_.erase({next->second, next->first});
-    by_first_.erase(next);
-  }
-  const auto after = by_first_.lower_bound(run.first);
-  if (after != by_first_.begin()) {
-    const auto before = std::prev(after);
-    if (before->first + before->second == run.first) {
-      by_length_.erase({before->second, before->first});
-      before->second += run.count;
-      by_length_.insert({before->second, before->first});
-      return;
+  const auto before = next == by_first_.begin() ? by_first_.end() : std::prev(next);
+  const bool joins_next = next != by_first_.end() && next->first == run.end();
+  const bool joins_before = before != by_first_.end() && before->first + before->second == run.first;
+  if (joins_before) {
+    const uint32_t joined = before->second + run.count + (joins_next ? next->second : 0);
+    if (joins_next) {
+      by_length_.erase({next->second, next->first});
+      by_first_.erase(next);
     }
+    Reshape(before, {before->first, joined});
+  } else if (joins_next) {
+    Reshape(next, {run.first, run.count + next->second});
+  } else {
+    by_first_.emplace_hint(next, run.first, run.count);
+    by_length_.insert({run.count, run.first});
   }
-  by_first_.emplace(run.first, run.count);
-  by_length_.insert({run.count, run.first});
 }
 
 std::vector<Run> RunAllocator::Take(uint64_t count) {
@@ -51,15 +50,26 @@ std::optional<Run> RunAllocator::TakeOne(uint64_t count) {
 
 Run RunAllocator::Cut(uint32_t first, uint32_t count) {
   const auto run = by_first_.find(first);
-  const uint32_t left = run->second - count;
-  by_length_.erase({run->second, first});
-  by_first_.erase(run);
-  if (left > 0) {
-    by_first_.emplace(first + count, left);
-    by_length_.insert({left, first + count});
+  if (const uint32_t left = run->second - count; left > 0) {
+    Reshape(run, {first + count, left});
+  } else {
+    by_length_.erase({run->second, first});
+    by_first_.erase(run);
   }
   free_ -= count;
   return Run{first, count};
+}
+
+void RunAllocator::Reshape(std::map<uint32_t, uint32_t>::iterator at, Run run) {
+  auto length = by_length_.extract({at->second, at->first});
+  length.value() = {run.count, run.first};
+  by_length_.insert(std::move(length));
+  at->second = run.count;
+  if (at->first == run.first) return;
+  const auto hint = std::next(at);
+  auto first = by_first_.extract(at);
+  first.key() = run.first;
+  by_first_.insert(hint, std::move(first));
 }
 
 std::vector<Run> RunAllocator::Runs() const {

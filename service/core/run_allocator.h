@@ -35,6 +35,8 @@ class RunAllocator {
  private:
   // Takes the first `count` of the free run that begins at `first`.
   Run Cut(uint32_t first, uint32_t count);
+  // Makes a free run another one that lies between the same neighbours; allocates nothing.
+  void Reshape(std::map<uint32_t, uint32_t>::iterator at, Run run);
 
   std::map<uint32_t, uint32_t> by_first_;              // first -> count
   std::set<std::pair<uint32_t, uint32_t>> by_length_;  // (count, first)

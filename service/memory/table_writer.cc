@@ -1,6 +1,7 @@
 #include "service/memory/table_writer.h"
 
 #include <atomic>
+#include <numeric>
 #include <string>
 
 #include "kvsteward/shm.h"
@@ -70,11 +71,12 @@ class Table {
 
 // The entries first, then how many there are.
 void WriteBlocks(kvs_row* row, uint32_t from, const std::vector<Run>& blocks) {
-  uint32_t* const entries = row->block;
-  uint32_t end = from;
-  for (const Run& run : blocks) {
-    for (uint32_t i = 0; i < run.count; ++i) entries[end++] = run.first + i;
+  uint32_t* entry = row->block + from;
+  for (const Run run : blocks) {
+    std::iota(entry, entry + run.count, run.first);
+    entry += run.count;
   }
+  const auto end = static_cast<uint32_t>(entry - row->block);
   std::atomic_ref<uint32_t>(row->blocks).store(end, std::memory_order_release);
 }
 
