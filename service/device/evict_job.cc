@@ -96,7 +96,7 @@ absl::Status EvictJob::Start(engine::Engine& engine) {
     planner_ = *std::move(planner);
   }
   observed_ = ask_.observed_tokens;
-  if (window->rows > 0) observed_ = std::max(observed_, window->positions.back() + 1);
+  if (ask_.policy->running() && window->rows > 0) observed_ = std::max(observed_, window->positions.back() + 1);
   return absl::OkStatus();
 }
 
