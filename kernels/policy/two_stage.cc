@@ -16,6 +16,7 @@ void KeepTwoStage(int64_t fraction_ppm, int32_t rows, std::span<const float> sco
 
   const double offset = 1e-4 * rows;
   std::vector<Worth> rest;
+  rest.reserve(scores.size());
   ForEachLeft(mask, static_cast<int64_t>(scores.size()), [&](int64_t j) {
     const auto i = static_cast<size_t>(j);
     rest.push_back({(double{scores[i]} + offset) * double{projected[i]}, j});
