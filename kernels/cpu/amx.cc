@@ -88,12 +88,43 @@ KVS_AMX void AmxLogits(const uint16_t* rows, int32_t row_tiles, const uint32_t* 
   }
 }
 
+KVS_AMX void AmxSplitLogits(const uint16_t* parts, const uint32_t* tile, int32_t dims, float* out) {
+  constexpr long kRowStride = 4L * kAmxPairs;
+  constexpr long kTileStride = 4L * kTileKeys;
+  constexpr size_t kPart = size_t{2} * kAmxRows * kAmxPairs;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  for (int32_t pair = 0; pair < dims / 2; pair += kAmxPairs, parts += kAmxParts * kPart) {
+    const uint32_t* keys = tile + static_cast<size_t>(pair) * kTileKeys;
+    _tile_loadd(4, keys, kTileStride);
+    _tile_loadd(5, keys + 16, kTileStride);
+    _tile_loadd(6, keys + 32, kTileStride);
+    _tile_loadd(3, parts, kRowStride);
+    _tile_dpbf16ps(0, 3, 4);
+    _tile_dpbf16ps(1, 3, 5);
+    _tile_dpbf16ps(2, 3, 6);
+    _tile_loadd(7, parts + kPart, kRowStride);
+    _tile_dpbf16ps(0, 7, 4);
+    _tile_dpbf16ps(1, 7, 5);
+    _tile_dpbf16ps(2, 7, 6);
+    _tile_loadd(3, parts + 2 * kPart, kRowStride);
+    _tile_dpbf16ps(0, 3, 4);
+    _tile_dpbf16ps(1, 3, 5);
+    _tile_dpbf16ps(2, 3, 6);
+  }
+  _tile_stored(0, out, kTileStride);
+  _tile_stored(1, out + 16, kTileStride);
+  _tile_stored(2, out + 32, kTileStride);
+}
+
 #else
 
 bool AmxAvailable() { return false; }
 AmxScope::AmxScope() = default;
 AmxScope::~AmxScope() = default;
 void AmxLogits(const uint16_t*, int32_t, const uint32_t*, int32_t, float*) {}
+void AmxSplitLogits(const uint16_t*, const uint32_t*, int32_t, float*) {}
 
 #endif
 

@@ -35,4 +35,10 @@ class AmxScope {
 // each word two neighbouring dimensions of a key. REQUIRES: an AmxScope lives on this thread; AmxTakes(dim).
 void AmxLogits(const uint16_t* rows, int32_t row_tiles, const uint32_t* tile, int32_t dim, float* out);
 
+// The same for kAmxRows rows of float32 numbers, each of which is the sum of three in bf16: `parts`
+// [dims / (2 * kAmxPairs)][kAmxParts][row][2 * kAmxPairs], a tile register at a time. `tile` begins at their first
+// dimension.
+inline constexpr int32_t kAmxParts = 3;
+void AmxSplitLogits(const uint16_t* parts, const uint32_t* tile, int32_t dims, float* out);
+
 }  // namespace kvsteward::engine::cpu

@@ -155,8 +155,8 @@ class LayerPass {
       case Signal::Kind::kKeyDifference:
         return ScoreKeyDifference(sequence_, layer_, threads_, out->scores);
       case Signal::Kind::kExpected:
-        return ForEachMember([&](int32_t member, std::span<float> scores) {
-          FoldHead(policy_.group.kind, member, sequence_.geometry.group(), scores, out->scores);
+        return ScoreExpected(sequence_, policy_, layer_, threads_, [&](int32_t head, std::span<float> scores) {
+          FoldGroup(head, scores, out);
           return absl::OkStatus();
         });
       default:
@@ -166,16 +166,14 @@ class LayerPass {
     }
   }
 
-  // Of the signal `expected`: calls use(member, scores of all kv heads' `member`-th query head).
-  template <class Use>
-  absl::Status ForEachMember(const Use& use) {
-    std::vector<float> scores(Tokens());
-    for (int32_t member = 0; member < sequence_.geometry.group(); ++member) {
-      absl::Status status = ScoreExpected(sequence_, policy_, layer_, member, threads_, scores);
-      if (status.ok()) status = use(member, scores);
-      if (!status.ok()) return status;
+  // Stage 3 within a kv head: `scores` [group][length].
+  void FoldGroup(int32_t head, std::span<const float> scores, LayerScores* out) const {
+    const int32_t group = sequence_.geometry.group();
+    const size_t length = scores.size() / static_cast<size_t>(group);
+    for (int32_t member = 0; member < group; ++member) {
+      FoldHead(policy_.group.kind, member, group, scores.subspan(static_cast<size_t>(member) * length, length),
+               UnitOf(out->scores, head));
     }
-    return absl::OkStatus();
   }
 
   absl::Status GroupThenRefine(LayerScores* out) {
@@ -215,31 +213,22 @@ class LayerPass {
       attention = {};
     }
     const Refiner refiner(sequence_, policy_, layer_, share_, threads_);
-    const int32_t group = sequence_.geometry.group();
     const auto on_head = [&](int32_t head, std::span<float> scores) {
       if (pins && !OverLayer()) Pin(head, attention);
-      const size_t length = scores.size() / static_cast<size_t>(group);
-      const auto of = [&](int64_t member) { return scores.subspan(static_cast<size_t>(member) * length, length); };
+      const auto group = static_cast<size_t>(sequence_.geometry.group());
+      const size_t length = scores.size() / group;
       std::vector<int32_t> bad(group, -1);
-      threads_.ParallelFor(
-          group, [&](int64_t member, int) { bad[member] = refiner.Refine(head, candidates_[head], of(member)); });
-      for (int32_t member = 0; member < group; ++member) {
-        if (bad[member] >= 0) return BadScore(layer_, head, bad[member]);
-        FoldHead(policy_.group.kind, member, group, of(member), UnitOf(out->scores, head));
-      }
+      threads_.ParallelFor(static_cast<int64_t>(group), [&](int64_t member, int) {
+        bad[member] =
+            refiner.Refine(head, candidates_[head], scores.subspan(static_cast<size_t>(member) * length, length));
+      });
+      const auto first_bad = std::ranges::find_if(bad, [](int32_t token) { return token >= 0; });
+      if (first_bad != bad.end()) return BadScore(layer_, head, *first_bad);
+      FoldGroup(head, scores, out);
       return absl::OkStatus();
     };
-    const auto on_member = [&](int32_t member, std::span<float> scores) {
-      std::vector<int32_t> bad(heads_, -1);
-      threads_.ParallelFor(heads_, [&](int64_t head, int) {
-        bad[head] =
-            refiner.Refine(static_cast<int32_t>(head), candidates_[head], UnitOf(scores, static_cast<int32_t>(head)));
-      });
-      FoldHead(policy_.group.kind, member, group, scores, out->scores);
-      return CheckScores(bad);
-    };
     absl::Status status = policy_.signal.kind == Signal::Kind::kExpected
-                              ? ForEachMember(on_member)
+                              ? ScoreExpected(sequence_, policy_, layer_, threads_, on_head)
                               : ScoreAttention(sequence_, policy_, k_, layer_, candidates_, threads_,
                                                {.attention = attention, .on_head = on_head});
     if (!status.ok()) return status;

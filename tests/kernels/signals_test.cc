@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/expected.h"
@@ -16,6 +18,7 @@
 #include "tests/kernels/mirror.h"
 #include "tests/kernels/paged_sequence.h"
 #include "tests/kernels/random_cases.h"
+#include "tests/reference/arithmetic.h"
 #include "tests/reference/refine.h"
 #include "tests/reference/signal.h"
 
@@ -101,23 +104,27 @@ TEST(Expected, IsTheReferences) {
     policy.signal.kind = Signal::Kind::kExpected;
     policy.protect.sinks = static_cast<int32_t>(seed % 3 * 4);
     ThreadPool two(2), one(1);
-    for (int32_t member = 0; member < shape.group; ++member) {
-      std::vector<float> scores(Tokens(view)), again(Tokens(view));
-      ASSERT_TRUE(ScoreExpected(view, policy, 0, member, two, scores).ok());
-      ASSERT_TRUE(ScoreExpected(view, policy, 0, member, one, again).ok());
-      EXPECT_EQ(scores, again) << "the threads make a difference";
-      for (int32_t head = 0; head < 2; ++head) {
-        double greatest_logit = 0;
-        const reference::Row expected = reference::ExpectedAttention(sequence.plain().contents, MirrorOf(policy), 0,
-                                                                     head * shape.group + member, &greatest_logit);
-        const std::vector<double> unit = UnitOf(view, scores, static_cast<size_t>(head));
-        double mean = 0;
-        for (const double score : expected) mean += score / static_cast<double>(expected.size());
-        const double epsilon = 1e-5 + std::ldexp(greatest_logit, -21);
-        for (size_t j = 0; j < unit.size(); ++j) {
-          ASSERT_NEAR(unit[j], expected[j], epsilon * std::max(expected[j], mean) + 0x1p-100)
-              << "seed " << seed << " member " << member << " index " << j;
-        }
+    std::vector<std::vector<float>> scores;  // [kv_heads][group][length]
+    const auto take = [&](int32_t head, std::span<float> of_head) {
+      EXPECT_EQ(static_cast<size_t>(head), scores.size());
+      scores.emplace_back(of_head.begin(), of_head.end());
+      return absl::OkStatus();
+    };
+    ASSERT_TRUE(ScoreExpected(view, policy, 0, two, take).ok());
+    const std::vector<std::vector<float>> by_two = std::exchange(scores, {});
+    ASSERT_TRUE(ScoreExpected(view, policy, 0, one, take).ok());
+    EXPECT_EQ(scores, by_two) << "the threads make a difference";
+    for (int32_t query_head = 0; query_head < 2 * shape.group; ++query_head) {
+      double greatest_logit = 0;
+      const reference::Row expected =
+          reference::ExpectedAttention(sequence.plain().contents, MirrorOf(policy), 0, query_head, &greatest_logit);
+      const std::vector<float>& of_head = scores[static_cast<size_t>(query_head / shape.group)];
+      const float* unit = &of_head[static_cast<size_t>(query_head % shape.group) * expected.size()];
+      const double mean = reference::Reduced(expected, reference::Reduce::kMean);
+      const double epsilon = 1e-5 + std::ldexp(greatest_logit, -21);
+      for (size_t j = 0; j < expected.size(); ++j) {
+        ASSERT_NEAR(unit[j], expected[j], epsilon * std::max(expected[j], mean) + 0x1p-100)
+            << "seed " << seed << " query head " << query_head << " index " << j;
       }
     }
   }
@@ -131,22 +138,21 @@ TEST(Expected, NamesWhatIsNotFinite) {
   Policy policy;
   policy.signal.kind = Signal::Kind::kExpected;
   ThreadPool threads(2);
-  std::vector<float> scores(Tokens(sequence.View()));
-  const auto error = [&](int32_t member) {
-    return std::string(ScoreExpected(sequence.View(), policy, 0, member, threads, scores).message());
+  const auto error = [&] {
+    const auto ignore = [](int32_t, std::span<float>) { return absl::OkStatus(); };
+    return std::string(ScoreExpected(sequence.View(), policy, 0, threads, ignore).message());
   };
   const auto dim = static_cast<size_t>(shape.head_dim);
   sequence.EditInputs([&](reference::Inputs& inputs) { inputs.query_mean[4 * dim + 2] = NAN; });
-  EXPECT_EQ(error(0), "");
-  EXPECT_THAT(error(1), HasSubstr("query_mean: layer 0, query head 4, index 2 "));
+  EXPECT_THAT(error(), HasSubstr("query_mean: layer 0, query head 4, index 2 "));
   sequence.EditInputs([&](reference::Inputs& inputs) {
     inputs.query_mean[4 * dim + 2] = 0;
     inputs.query_covariance[4 * dim * dim + 2 * dim + 1] = INFINITY;
   });
-  EXPECT_THAT(error(1), HasSubstr("query_covariance: layer 0, query head 4, index " + std::to_string(2 * dim + 1)));
+  EXPECT_THAT(error(), HasSubstr("query_covariance: layer 0, query head 4, index " + std::to_string(2 * dim + 1)));
   sequence.EditInputs([&](reference::Inputs& inputs) { inputs.query_covariance[4 * dim * dim + 2 * dim + 1] = 0; });
   sequence.SetKey(1, 33, 0, NAN);
-  EXPECT_THAT(error(1), HasSubstr("keys: layer 0, kv head 1, index 33 "));
+  EXPECT_THAT(error(), HasSubstr("keys: layer 0, kv head 1, index 33 "));
 }
 
 TEST(Expected, RefusesALogitThatOverflows) {
@@ -159,8 +165,8 @@ TEST(Expected, RefusesALogitThatOverflows) {
   Policy policy;
   policy.signal.kind = Signal::Kind::kExpected;
   ThreadPool threads(1);
-  std::vector<float> scores(Tokens(sequence.View()));
-  const absl::Status status = ScoreExpected(sequence.View(), policy, 0, 0, threads, scores);
+  const auto ignore = [](int32_t, std::span<float>) { return absl::OkStatus(); };
+  const absl::Status status = ScoreExpected(sequence.View(), policy, 0, threads, ignore);
   EXPECT_THAT(std::string(status.message()), HasSubstr("query head 0 at index 3 overflows float32"));
 }
 
