@@ -55,7 +55,9 @@ class ObserveTest : public StateFieldTest {
 
 TEST_F(ObserveTest, AnEvictionDecidesByWhatWasObserved) {
   Notice(13);
-  Refused(StatusCode::INVALID_ARGUMENT, "window has no query rows", [&] { return Evict(worker_, WithoutRows()); });
+  v1::EvictSequence early = WithoutRows();
+  early.set_written_tokens(12);
+  Refused(StatusCode::INVALID_ARGUMENT, "window has no query rows", [&] { return Evict(worker_, early); });
   v1::ObservedSequence observed;
   ASSERT_NO_FATAL_FAILURE(Accepted(Observe(worker_, Rows(12, 12), &observed)));
   EXPECT_EQ(observed.sequence(), kOurs);
@@ -119,6 +121,9 @@ TEST_F(ObserveTest, ARepeatedOneIsReplayed) {
 TEST_F(ObserveTest, TruncateForgetsWhatWasObserved) {
   ASSERT_NO_FATAL_FAILURE(Accepted(Observe(worker_, Rows(20, 20))));
   ASSERT_NO_FATAL_FAILURE(Accepted(Truncate(worker_, kOurs, 15)));
+  v1::ReserveSequence more = Room(kOurs, 20);
+  more.set_written_tokens(15);
+  ASSERT_NO_FATAL_FAILURE(Accepted(Reserve(worker_, more)));
   Refused(StatusCode::ABORTED, "window.positions has 16 where 15 comes next",
           [&] { return Observe(worker_, Rows(17, 1)); });
   v1::ObservedSequence observed;
