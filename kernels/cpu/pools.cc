@@ -43,11 +43,13 @@ void MaxPool(std::span<float> values, int32_t pool) {
 void AveragePool(std::span<float> values, int32_t pool, Refinement::Edge edge) {
   const auto n = static_cast<int64_t>(values.size());
   const int64_t half = pool / 2;
+  const double inside = 1.0 / pool;
   Slide<double>(
       values, pool, [](double a, double b) { return a + b; },
       [&](int64_t i, double sum) {
+        if (edge == Refinement::Edge::kPadded || (i >= half && i + half < n)) return static_cast<float>(sum * inside);
         const int64_t present = std::min(n - 1, i + half) - std::max<int64_t>(0, i - half) + 1;
-        return static_cast<float>(sum / static_cast<double>(edge == Refinement::Edge::kPadded ? pool : present));
+        return static_cast<float>(sum / static_cast<double>(present));
       });
 }
 

@@ -157,7 +157,7 @@ std::vector<float> Refiner::PriorOverHeads(const Refinement& refinement, ThreadP
   threads.ParallelFor(static_cast<int64_t>(heads), [&](int64_t task, int) {
     const auto head = static_cast<size_t>(task);
     LoadNu(static_cast<int32_t>(head), refinement.norm, of_unit(prior, head));
-    AveragePool(of_unit(prior, head), refinement.pool, refinement.edge);
+    if (refinement.pool > 1) AveragePool(of_unit(prior, head), refinement.pool, refinement.edge);
     LoadPositions(sequence_.pool, Unit(static_cast<int32_t>(head)), of_unit(positions, head));
   });
 

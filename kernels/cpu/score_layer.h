@@ -12,7 +12,7 @@
 
 namespace kvsteward::engine::cpu {
 
-// As Engine::ScoreLayer. Memory: `out`, and at most 8 bytes per (kv head, token) and a constant per thread.
+// As Engine::ScoreLayer. Memory: `out`, some 12 bytes per (kv head, token) at most, and a constant per thread.
 absl::Status ScoreLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
                         ThreadPool& threads, LayerScores* out);
 
