@@ -35,10 +35,10 @@ Shape ShapeOf(uint32_t seed) {
   Shape shape;
   shape.kv_heads = 2;
   shape.group = 3;
-  shape.head_dim = kDims[seed % 6];
+  shape.head_dim = kDims[seed / 3 % 6];
   shape.dtype = kDTypes[seed % 3];
   shape.gaps = seed % 2 == 0;
-  shape.lengths = {static_cast<int32_t>(1 + 47 * (seed % 5)), static_cast<int32_t>(seed == 7 ? 1600 : 49)};
+  shape.lengths = {static_cast<int32_t>(1 + 47 * (seed % 5)), static_cast<int32_t>(seed == 17 ? 1600 : 49)};
   return shape;
 }
 
@@ -93,46 +93,70 @@ TEST(KeyDifference, ZeroKeysPointNowhere) {
   EXPECT_EQ(UnitOf(view, scores, 1)[7], 1);
 }
 
+void ExpectExpectedIsTheReferences(PagedSequence& sequence, const Shape& shape, int32_t sinks) {
+  const SequenceView view = sequence.View();
+  Policy policy;
+  policy.signal.kind = Signal::Kind::kExpected;
+  policy.protect.sinks = sinks;
+  ThreadPool two(2), one(1);
+  std::vector<std::vector<float>> scores;  // [kv_heads][group][length]
+  const auto take = [&](int32_t head, std::span<float> of_head) {
+    EXPECT_EQ(static_cast<size_t>(head), scores.size());
+    scores.emplace_back(of_head.begin(), of_head.end());
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(ScoreExpected(view, policy, 0, two, take).ok());
+  const std::vector<std::vector<float>> by_two = std::exchange(scores, {});
+  ASSERT_TRUE(ScoreExpected(view, policy, 0, one, take).ok());
+  EXPECT_EQ(scores, by_two) << "the threads make a difference";
+  for (int32_t query_head = 0; query_head < shape.kv_heads * shape.group; ++query_head) {
+    double greatest_logit = 0;
+    const reference::Row expected =
+        reference::ExpectedAttention(sequence.plain().contents, MirrorOf(policy), 0, query_head, &greatest_logit);
+    const std::vector<float>& of_head = scores[static_cast<size_t>(query_head / shape.group)];
+    const float* unit = &of_head[static_cast<size_t>(query_head % shape.group) * expected.size()];
+    const double mean = reference::Reduced(expected, reference::Reduce::kMean);
+    const double epsilon = 1e-5 + std::ldexp(greatest_logit, -21);
+    for (size_t j = 0; j < expected.size(); ++j) {
+      ASSERT_NEAR(unit[j], expected[j], epsilon * std::max(expected[j], mean) + 0x1p-100)
+          << "query head " << query_head << " index " << j;
+    }
+  }
+}
+
 TEST(Expected, IsTheReferences) {
-  for (uint32_t seed = 0; seed < 30; ++seed) {
+  for (uint32_t seed = 0; seed < 36; ++seed) {
+    SCOPED_TRACE(seed);
     Random random(seed);
     Shape shape = ShapeOf(seed);
     shape.moments = true;
     PagedSequence sequence(MakeSequence(random, shape), Placement::kScattered, seed);
-    const SequenceView view = sequence.View();
-    Policy policy;
-    policy.signal.kind = Signal::Kind::kExpected;
-    policy.protect.sinks = static_cast<int32_t>(seed % 3 * 4);
-    ThreadPool two(2), one(1);
-    std::vector<std::vector<float>> scores;  // [kv_heads][group][length]
-    const auto take = [&](int32_t head, std::span<float> of_head) {
-      EXPECT_EQ(static_cast<size_t>(head), scores.size());
-      scores.emplace_back(of_head.begin(), of_head.end());
-      return absl::OkStatus();
-    };
-    ASSERT_TRUE(ScoreExpected(view, policy, 0, two, take).ok());
-    const std::vector<std::vector<float>> by_two = std::exchange(scores, {});
-    ASSERT_TRUE(ScoreExpected(view, policy, 0, one, take).ok());
-    EXPECT_EQ(scores, by_two) << "the threads make a difference";
-    for (int32_t query_head = 0; query_head < 2 * shape.group; ++query_head) {
-      double greatest_logit = 0;
-      const reference::Row expected =
-          reference::ExpectedAttention(sequence.plain().contents, MirrorOf(policy), 0, query_head, &greatest_logit);
-      const std::vector<float>& of_head = scores[static_cast<size_t>(query_head / shape.group)];
-      const float* unit = &of_head[static_cast<size_t>(query_head % shape.group) * expected.size()];
-      const double mean = reference::Reduced(expected, reference::Reduce::kMean);
-      const double epsilon = 1e-5 + std::ldexp(greatest_logit, -21);
-      for (size_t j = 0; j < expected.size(); ++j) {
-        ASSERT_NEAR(unit[j], expected[j], epsilon * std::max(expected[j], mean) + 0x1p-100)
-            << "seed " << seed << " query head " << query_head << " index " << j;
+    ExpectExpectedIsTheReferences(sequence, shape, static_cast<int32_t>(seed % 4 * 4));
+  }
+}
+
+// Sums longer than one block of dimensions, and numbers that AMX would take for 0.
+TEST(Expected, LongHeadsAndCovariancesOfAnySize) {
+  for (const auto& [dim, size] : {std::pair{1030, 1.0}, {128, 1e-38}, {128, 1e12}}) {
+    SCOPED_TRACE(size);
+    Random random(1);
+    const Shape shape{.kv_heads = 1, .group = 1, .head_dim = dim, .lengths = {20}, .dtype = DType::kBF16};
+    PagedSequence sequence(MakeSequence(random, shape), Placement::kScattered, 1);
+    for (int32_t x = 0; x < dim && size > 1; ++x) sequence.SetKey(0, 3, x, 0x1p-126);  // bf16's least normal number
+    sequence.EditInputs([&](reference::Inputs& inputs) {
+      std::normal_distribution<float> normal;
+      for (int32_t x = 0; x < dim; ++x) inputs.query_mean.push_back(normal(random));
+      for (int32_t i = 0; i < dim * dim; ++i) {
+        inputs.query_covariance.push_back(static_cast<float>(size) * normal(random));
       }
-    }
+    });
+    ExpectExpectedIsTheReferences(sequence, shape, 0);
   }
 }
 
 TEST(Expected, NamesWhatIsNotFinite) {
   Random random(1);
-  Shape shape = ShapeOf(1);
+  Shape shape = ShapeOf(4);
   shape.moments = true;
   PagedSequence sequence(MakeSequence(random, shape), Placement::kScattered, 1);
   Policy policy;
@@ -157,7 +181,7 @@ TEST(Expected, NamesWhatIsNotFinite) {
 
 TEST(Expected, RefusesALogitThatOverflows) {
   Random random(1);
-  Shape shape = ShapeOf(1);
+  Shape shape = ShapeOf(4);
   shape.moments = true;
   shape.dtype = DType::kF32;
   PagedSequence sequence(MakeSequence(random, shape), Placement::kScattered, 1);
