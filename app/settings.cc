@@ -90,7 +90,7 @@ Setting LongTextSetting(const std::string& key, std::string* field, const std::s
                         std::function<absl::Status(const std::string& text)> check) {
   return {key, allowed,
           [field, check = std::move(check)](const std::string& text) {
-            const absl::Status status = check(text);
+            absl::Status status = check(text);
             if (status.ok()) *field = text;
             return status;
           },

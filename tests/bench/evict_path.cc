@@ -49,23 +49,37 @@ class SwitchableEngine : public engine::Engine {
     if (idle_ == Clock::duration::zero()) return host_->ScoreLayer(sequence, policy, k, layer, out);
     const auto end = Clock::now() + idle_;
     lengths_.clear();
+    out->scores.clear();
     for (int32_t head = 0; head < sequence.geometry.kv_heads; ++head) {
       lengths_.push_back(sequence.units[static_cast<size_t>(layer * sequence.geometry.kv_heads + head)].length);
+      const auto begin = static_cast<ptrdiff_t>(out->scores.size());
+      out->scores.resize(out->scores.size() + static_cast<size_t>(lengths_.back()), 1.0f);
+      std::fill_n(out->scores.begin() + begin, policy.protect.sinks, engine::kProtected);
+      std::fill_n(out->scores.rbegin(), policy.protect.recent, engine::kProtected);
     }
     while (Clock::now() < end) {
     }
     return absl::OkStatus();
   }
 
-  void SelectLayer(const engine::LayerScores& scores, const engine::Policy& policy, int64_t layer_total,
-                   std::span<int32_t> kept, std::span<const std::span<uint64_t>> masks) override {
-    if (idle_ == Clock::duration::zero()) return host_->SelectLayer(scores, policy, layer_total, kept, masks);
-    std::copy(lengths_.begin(), lengths_.end(), kept.begin());
+  absl::Status AccumulateLayer(const engine::SequenceView& sequence, const engine::Policy& policy, int64_t k,
+                               int32_t layer, std::vector<float>* running) override {
+    return host_->AccumulateLayer(sequence, policy, k, layer, running);
   }
 
-  void CompactUnit(const engine::Geometry& geometry, const engine::PoolView& pool, const engine::UnitView& unit,
-                   std::span<const uint64_t> mask, std::span<const Run> to) override {
-    host_->CompactUnit(geometry, pool, unit, mask, to);
+  void StoreRunning(const engine::SequenceView& sequence, int32_t layer, std::span<const float> running) override {
+    host_->StoreRunning(sequence, layer, running);
+  }
+
+  void SelectLayer(const engine::SequenceView& sequence, const engine::Policy& policy,
+                   const engine::LayerScores& scores, engine::LayerChoice& choice) override {
+    if (idle_ == Clock::duration::zero()) return host_->SelectLayer(sequence, policy, scores, choice);
+    std::copy(lengths_.begin(), lengths_.end(), choice.kept.begin());
+  }
+
+  void CompactUnits(const engine::Geometry& geometry, const engine::PoolView& pool,
+                    std::span<const engine::UnitCompaction> units) override {
+    host_->CompactUnits(geometry, pool, units);
   }
 
  private:
@@ -92,7 +106,7 @@ class Daemon {
     core::Config config;
     config.arena_bytes = kArena;
     config.first_epoch = 1;
-    config.tenants = {{"bench", kArena}};
+    config.tenants = {{"bench", kArena, std::make_shared<const engine::Policy>(*engine::Preset("ahakv-ada"))}};
     steward_ = std::make_unique<steward::Steward>(config, memory_, device_);
     fd_socket_ = Must(rpc::FdSocket::Listen({{"bench", directory_ + "/fd.sock"}}, 4,
                                             [this](core::Event event) { steward_->Post(std::move(event)); }));
@@ -102,7 +116,6 @@ class Daemon {
     rpc::ServerOptions options;
     options.address = "unix:" + directory_ + "/s.sock";
     options.admin = "unix:" + directory_ + "/a.sock";
-    options.default_policy = *engine::Preset("ahakv-ada");
     options.identity = {"bench", "host", "memfd"};
     server_ = Must(rpc::Server::Start(options, *steward_, metrics_));
   }

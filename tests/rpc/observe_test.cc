@@ -24,7 +24,7 @@ class ObserveTest : public StateFieldTest {
     item.set_policy(policy);
     item.mutable_window()->set_rows(rows);
     item.mutable_window()->set_dtype(v1::D_TYPE_F32);
-    std::vector<float> queries(2 * 4 * rows * 8, 0.0f);
+    std::vector<float> queries(size_t{2 * 4 * 8} * rows, 0.0f);
     for (size_t i = 0; i < queries.size(); i += 8) queries[i] = 20.0f;
     item.mutable_window()->set_inline_queries(
         std::string(reinterpret_cast<const char*>(queries.data()), queries.size() * sizeof(float)));
@@ -41,7 +41,7 @@ class ObserveTest : public StateFieldTest {
       const float one = 1.0f;
       std::memcpy(worker_.Object(KVS_EXTENT, static_cast<uint32_t>(block / per_extent)).data() +
                       block % per_extent * worker_.attached().block_bytes() +
-                      token % KVS_BLOCK_TOKENS * 8 * sizeof(float),
+                      size_t{token % KVS_BLOCK_TOKENS} * 8 * sizeof(float),
                   &one, sizeof(one));
     }
   }
