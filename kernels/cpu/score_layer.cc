@@ -203,6 +203,7 @@ class LayerPass {
   absl::Status RefineThenGroup(LayerScores* out) {
     const bool pins = policy_.protect.mass_ppm > 0;
     std::span<float> attention = out->attention;
+    const std::vector<CandidateSet> unpinned = candidates_;  // what `over: candidates` is over
     if (pins && OverLayer()) {  // pins come before the refinements, and need the attention of all heads
       absl::Status status = ScoreAttention(
           sequence_, policy_, k_, layer_, candidates_, threads_,
@@ -229,7 +230,7 @@ class LayerPass {
     };
     absl::Status status = policy_.signal.kind == Signal::Kind::kExpected
                               ? ScoreExpected(sequence_, policy_, layer_, threads_, on_head)
-                              : ScoreAttention(sequence_, policy_, k_, layer_, candidates_, threads_,
+                              : ScoreAttention(sequence_, policy_, k_, layer_, unpinned, threads_,
                                                {.attention = attention, .on_head = on_head});
     if (!status.ok()) return status;
     if (OverLayer()) JoinHeads(policy_.group.kind, heads_, threads_, out->scores);
