@@ -13,7 +13,7 @@ TEST_P(EngineContract, CompactionGathers) {
     Shape shape = RandomShape(random, 200);
     shape.window = Rows::kLast;
     PlainSequence plain = MakeSequence(random, shape);
-    MakeRunning(random, &plain);
+    MakeRunning(random, shape, &plain);
     PagedSequence sequence =
         Page(std::move(plain), seed % 3 == 0 ? Placement::kContiguous : Placement::kScattered, seed);
     Plan plan;

@@ -62,6 +62,9 @@ class Chain {
         sequence_(Plain(policy, random, shape), seed % 2 == 0 ? Placement::kContiguous : Placement::kScattered, seed,
                   under_test.memory) {}
 
+  // The number of evictions that had something to evict.
+  int evictions() const { return evictions_; }
+
   void Run() {
     for (int left = Between(random_, 1, 4); left > 0; --left) {
       SCOPED_TRACE(std::to_string(left) + " evictions left");
@@ -79,7 +82,7 @@ class Chain {
  private:
   static PlainSequence Plain(const Policy& policy, Random& random, const Shape& shape) {
     PlainSequence plain = MakeSequence(random, shape);
-    if (policy.running() && random() % 2 == 0) MakeRunning(random, &plain);
+    if (policy.running() && random() % 2 == 0) MakeRunning(random, shape, &plain);
     return plain;
   }
 
@@ -141,7 +144,7 @@ class Chain {
     ASSERT_EQ(plan.status(), again.status());
     *refused = !plan.ok();
     if (*refused) {
-      ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(sequence_, policy_, k, plan.status()));
+      ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(engine_, sequence_, policy_, k, plan.status()));
       ASSERT_TRUE(sequence_.Snapshot() == before);
       return;
     }
@@ -152,6 +155,7 @@ class Chain {
       ASSERT_TRUE(sequence_.Snapshot() == before);
     }
     if (plan->no_op) return;
+    ++evictions_;
     if (policy_.running()) {
       std::vector<float> all;
       for (const LayerScores& layer : plan->scores) all.insert(all.end(), layer.running.begin(), layer.running.end());
@@ -168,6 +172,7 @@ class Chain {
   Random& random_;
   Shape shape_;
   PagedSequence sequence_;
+  int evictions_ = 0;
 };
 
 // Makes the shape one that the policy can work on.
@@ -177,7 +182,10 @@ Shape ShapeFor(const Policy& policy, Shape shape) {
   return shape;
 }
 
-int32_t RandomLongest(Random& random) { return OneOf<int32_t>(random, {3, 20, 60, 90, 90, 130}); }
+// Mostly enough to choose from beyond what the policy protects.
+Shape DrawShape(Random& random, int32_t recent) {
+  return RandomShape(random, OneOf<int32_t>(random, {3, 20, 60, 60 + recent, 90 + recent, 110 + recent}));
+}
 
 }  // namespace
 
@@ -187,13 +195,16 @@ TEST_P(PresetContract, RandomCases) {
   const std::unique_ptr<Engine> engine = under_test.make(3);
   const std::unique_ptr<Engine> other = under_test.make(1);
   const std::optional<uint32_t> only = OnlyCase();
+  int evictions = 0;
   for (uint32_t seed = only.value_or(0); seed < (only ? *only + 1 : kPresetCases); seed += kStride) {
     SCOPED_TRACE(HowToReplay(seed, policy));
     Random random(seed);
-    const Shape shape = ShapeFor(policy, RandomShape(random, RandomLongest(random)));
+    const Shape shape = ShapeFor(policy, DrawShape(random, policy.protect.recent));
     Chain chain(under_test, *engine, *other, seed, policy, random, shape);
     ASSERT_NO_FATAL_FAILURE(chain.Run());
+    evictions += chain.evictions();
   }
+  EXPECT_TRUE(only || evictions >= static_cast<int>(kPresetCases / kStride)) << evictions;
 }
 
 TEST_P(CompositionContract, RandomCases) {
@@ -205,7 +216,7 @@ TEST_P(CompositionContract, RandomCases) {
   for (uint32_t seed = only.value_or(first); seed < (only ? *only + 1 : kCompositions);
        seed += kCompositionShards * kStride) {
     Random random(100'000 + seed);
-    Shape shape = RandomShape(random, RandomLongest(random));
+    const Shape shape = DrawShape(random, 0);
     const Policy policy = RandomPolicy(random, shape.layers, shape.kv_heads);
     SCOPED_TRACE(HowToReplay(seed, policy));
     Chain chain(under_test, *engine, *other, seed, policy, random, ShapeFor(policy, shape));

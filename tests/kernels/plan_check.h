@@ -16,9 +16,10 @@ bool Keeps(const Plan& plan, size_t u, size_t j);
 // `sequence` as it was when the plan was made.
 void ExpectPlanIsRight(PagedSequence& sequence, const Policy& policy, const Plan& plan);
 
-// Refused for one of the reasons that only the sequence tells: its protected tokens exceed k, or float32 does not hold
-// a score.
-void ExpectRefusalIsRight(PagedSequence& sequence, const Policy& policy, int64_t k, const absl::Status& status);
+// Refused for one of the reasons that only the sequence tells: its protected tokens exceed k, with the pins that the
+// engine's attention gives, or float32 does not hold a score.
+void ExpectRefusalIsRight(Engine& engine, PagedSequence& sequence, const Policy& policy, int64_t k,
+                          const absl::Status& status);
 
 // One layer's running scores as an engine gives them.
 void ExpectRunningIsRight(PagedSequence& sequence, const Policy& policy, int64_t k, int32_t layer,

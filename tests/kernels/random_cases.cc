@@ -240,14 +240,19 @@ Request MakeRequest(Random& random, const Shape& shape, const PlainSequence& pla
   return MakeRequest(random, shape, plain, std::move(rows));
 }
 
-void MakeRunning(Random& random, PlainSequence* plain) {
+void MakeRunning(Random& random, const Shape& shape, PlainSequence* plain) {
   plain->contents.observed = plain->seen - Between(random, 0, static_cast<int32_t>(std::min<int64_t>(plain->seen, 40)));
   const uint32_t kind = random() % 3;
-  for (reference::Unit& unit : plain->contents.units) {
-    for (const int64_t position : unit.positions) {
+  std::vector<reference::Unit>& units = plain->contents.units;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (shape.equal && u % static_cast<size_t>(shape.kv_heads) > 0) {  // one score row for the layer
+      units[u].running = units[u - 1].running;
+      continue;
+    }
+    for (const int64_t position : units[u].positions) {
       if (position >= plain->contents.observed) break;
       const double score = kind == 0 ? 0 : kind == 1 ? Uniform(random, 0, 9) : std::pow(10.0, Uniform(random, -12, 3));
-      unit.running.push_back(static_cast<float>(score));
+      units[u].running.push_back(static_cast<float>(score));
     }
   }
 }
@@ -264,7 +269,7 @@ Shape RandomShape(Random& random, int32_t longest) {
   shape.gaps = random() % 2 == 0;
   shape.numbers = OneOf(random, kAllNumbers);
   shape.window = OneOf(random, {Rows::kLast, Rows::kLast, Rows::kLast, Rows::kScattered, Rows::kBlind});
-  const int32_t common = Between(random, 1, longest);
+  const int32_t common = Between(random, random() % 4 == 0 ? 1 : (longest + 1) / 2, longest);
   const bool ragged = random() % 2 == 0;
   for (int32_t u = 0; u < shape.layers * shape.kv_heads; ++u) {
     shape.lengths.push_back(ragged ? Between(random, 0, common) : common);

@@ -66,7 +66,7 @@ std::vector<reference::Unit> MakeTokens(Random& random, const Shape& shape, int3
 Request MakeRequest(Random& random, const Shape& shape, const PlainSequence& plain, std::vector<int64_t> rows);
 Request MakeRequest(Random& random, const Shape& shape, const PlainSequence& plain);
 // Gives the first tokens running scores, as if rows up to some position had been observed.
-void MakeRunning(Random& random, PlainSequence* plain);
+void MakeRunning(Random& random, const Shape& shape, PlainSequence* plain);
 
 // A small shape of any kind; lengths of up to `longest`.
 Shape RandomShape(Random& random, int32_t longest);
