@@ -244,7 +244,7 @@ TEST(Running, CarriesOnFromWhatWasStored) {
     shape.rows = 6;
     shape.lengths = {70, 90};
     PlainSequence plain = MakeSequence(random, shape);
-    MakeRunning(random, &plain);
+    MakeRunning(random, shape, &plain);
     PagedSequence sequence(plain, Placement::kScattered, seed);
     Policy policy;
     policy.window = 0;

@@ -191,6 +191,7 @@ std::vector<UnitScores> ScoreLayer(const Sequence& sequence, const Policy& polic
     unit.greatest_logit = policy.windowed() || policy.signal == Signal::kExpected ? signals[h].greatest_logit : 1.0;
     unit.noise =
         signals[h].noise * (policy.group == Reduce::kSum ? static_cast<double>(signals[h].signal.size()) : 1.0);
+    if (policy.select == Select::kTwoLists) unit.noise *= 2;  // both parts are flushed
     const auto refined = [&](const Row& row, double* noise) {
       return Refined(sequence, policy, layer, static_cast<int>(h), row, candidate, uniform, &unit.greatest, noise);
     };
