@@ -62,16 +62,34 @@ struct Recording {
     for (int32_t row = 0; row < input.rows; ++row) {
       input.query_positions.push_back(static_cast<int32_t>(input.seen) - input.rows + row);
     }
+    size_t residents = 0;
+    for (const int32_t length : input.lengths) residents += static_cast<size_t>(length);
+    std::uniform_real_distribution<float> uniform;
+    const auto fill = [&](std::vector<float>& numbers, size_t count, float scale) {
+      for (size_t i = 0; i < count; ++i) numbers.push_back(scale * uniform(random));
+    };
+    fill(input.scores, residents, 1);
+    fill(input.projected_norms, residents, 5);
+    fill(mean, 3 * 4 * 24, 1);
+    fill(covariance, 3 * 4 * 24 * 24, 0.1f);
+    for (int64_t position = 0; position < input.seen; ++position) classes.push_back(random() % 3 == 0 ? 1 : 0);
+    input.query_mean = mean;
+    input.query_covariance = covariance;
+    input.classes = classes;
   }
   ReplayInput input;
   std::vector<std::byte> keys, values, queries;
+  std::vector<float> mean, covariance;
+  std::vector<uint8_t> classes;
 };
 
 class ReplayRemote : public ::testing::Test {
  protected:
   void ExpectSame(const ReplayInput& input, const std::string& preset, const std::string& budget_text) {
-    SCOPED_TRACE(preset + " " + budget_text);
-    const engine::Policy policy = *engine::Preset(preset);
+    ExpectSame(input, *engine::Preset(preset), budget_text);
+  }
+  void ExpectSame(const ReplayInput& input, const engine::Policy& policy, const std::string& budget_text) {
+    SCOPED_TRACE(policy.name + " " + budget_text);
     const engine::Budget budget = *engine::ParseBudget(budget_text);
     const auto here = ReplayInProcess(input, policy, budget, 2);
     const auto there = ReplayInSidecar(input, policy, budget, sidecar_);
@@ -81,6 +99,7 @@ class ReplayRemote : public ::testing::Test {
     EXPECT_EQ(there->head_budgets, here->head_budgets);
     EXPECT_EQ(there->layer_budgets, here->layer_budgets);
     EXPECT_EQ(there->backend, here->backend);
+    EXPECT_EQ(there->unsplit_layers, here->unsplit_layers);
     ASSERT_EQ(there->scores.size(), here->scores.size());
     EXPECT_EQ(std::memcmp(there->scores.data(), here->scores.data(), here->scores.size() * sizeof(float)), 0);
   }
@@ -90,8 +109,23 @@ class ReplayRemote : public ::testing::Test {
 };
 
 TEST_F(ReplayRemote, AgreesForEveryPreset) {
-  const Recording recording(DType::kBF16, DType::kBF16, true);
-  for (const std::string& preset : engine::PresetNames()) ExpectSame(recording.input, preset, "80");
+  const Recording ragged(DType::kBF16, DType::kBF16, true);
+  const Recording equal(DType::kBF16, DType::kBF16, false);
+  for (const std::string& preset : engine::PresetNames()) {
+    const bool over_layer = engine::Preset(preset)->group.span == engine::Group::Span::kLayer;
+    ExpectSame(over_layer ? equal.input : ragged.input, preset, "80");
+  }
+}
+
+TEST_F(ReplayRemote, AgreesForEveryInput) {
+  const Recording recording(DType::kF32, DType::kBF16, true);
+  for (const char* text : {"{name: s, signal: submitted, protect: {recent: 3, classes: [1]}}",
+                           "{name: c, signal: softmax1, protect: {classes: [1]}, select: {two_lists: {share: 0.3}}}",
+                           "{name: w, signal: softmax, head: {split: {full_heads: 1}}}"}) {
+    const absl::StatusOr<engine::Policy> policy = engine::PolicyFromYaml(text);
+    ASSERT_TRUE(policy.ok()) << policy.status();
+    ExpectSame(recording.input, *policy, "150");
+  }
 }
 
 TEST_F(ReplayRemote, AgreesForEveryType) {

@@ -74,8 +74,8 @@ TEST_P(WorkerLongDecodeTest, StaysWithinABlockOfTheBudget) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, WorkerLongDecodeTest,
                          ::testing::Values("ahakv-ada", "ada-pyramidkv", "tova", "h2o", "layer-defensivekv"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/kernels/mirror.h"
 #include "tests/kernels/random_cases.h"
 
 namespace kvsteward::replay {
@@ -45,6 +46,14 @@ class Recording {
     std::vector<std::byte>& bytes = bytes_[name];
     bytes.assign(raw.begin(), raw.end());
     tensors[name] = {Type::kI32, std::move(shape), bytes};
+  }
+  void AddClasses(std::vector<int64_t> shape, const std::vector<int>& classes) {
+    const std::string name = "classes";
+    const std::vector<uint8_t> integers(classes.begin(), classes.end());
+    const auto raw = std::as_bytes(std::span(integers));
+    std::vector<std::byte>& bytes = bytes_[name];
+    bytes.assign(raw.begin(), raw.end());
+    tensors[name] = {Type::kU8, std::move(shape), bytes};
   }
   absl::StatusOr<ReplayInput> Load() const {
     const std::string path = TempPath("recording");
@@ -98,6 +107,25 @@ Recording Record(const engine::PlainSequence& plain) {
   return recording;
 }
 
+// All that any policy reads.
+void AddInputs(const engine::PlainSequence& plain, Recording& recording) {
+  const reference::Inputs& inputs = plain.contents.inputs;
+  const auto padded = [](const std::vector<reference::Row>& units) {
+    reference::Row all;
+    for (const reference::Row& unit : units) {
+      all.insert(all.end(), unit.begin(), unit.end());
+      all.resize((all.size() + kTokens - 1) / kTokens * kTokens, std::numeric_limits<double>::quiet_NaN());
+    }
+    return all;
+  };
+  recording.Add("scores", DType::kF32, {kLayers, kKvHeads, kTokens}, padded(inputs.scores));
+  recording.Add("projected_norms", DType::kF32, {kLayers, kKvHeads, kTokens}, padded(inputs.projected_norms));
+  const int64_t heads = plain.contents.query_heads;
+  recording.Add("query_mean", DType::kF32, {kLayers, heads, kDim}, inputs.query_mean);
+  recording.Add("query_cov", DType::kF32, {kLayers, heads, kDim, kDim}, inputs.query_covariance);
+  recording.AddClasses({static_cast<int64_t>(inputs.classes.size())}, inputs.classes);
+}
+
 Recording FullRecording() { return Record(RandomSequence(1, DType::kF32, {100, 100, 100, 100})); }
 
 TEST(Replay, FileThroughEveryStage) {
@@ -131,17 +159,20 @@ TEST(Replay, FileThroughEveryStage) {
 
     // The very plan that the reference makes: of its own scores (within epsilon) and of these.
     const reference::Policy mirror = engine::MirrorOf(policy);
-    std::vector<std::vector<double>> emitted;
-    for (int u = 0; u < 4; ++u) {
-      const reference::UnitScores exact = reference::Score(plain.contents, mirror, 50, u / 2, u % 2);
-      emitted.emplace_back();
-      for (size_t j = 0; j < exact.scores.size(); ++j) {
-        const bool is_protected = exact.scores[j] == reference::kProtected;
-        EXPECT_NEAR(scores[u * 100 + j], is_protected ? 0 : exact.scores[j], is_protected ? 0 : exact.Epsilon(j));
-        emitted.back().push_back(is_protected ? reference::kProtected : scores[u * 100 + j]);
+    std::vector<reference::Emitted> emitted;
+    for (int layer = 0; layer < 2; ++layer) {
+      for (const reference::UnitScores& exact : reference::ScoreLayer(plain.contents, mirror, 50, layer)) {
+        const size_t u = emitted.size();
+        emitted.emplace_back().positions = plain.contents.units[u].positions;
+        for (size_t j = 0; j < exact.scores.size(); ++j) {
+          const bool is_protected = exact.scores[j] == reference::kProtected;
+          EXPECT_NEAR(scores[u * 100 + j], is_protected ? 0 : exact.scores[j],
+                      is_protected ? 0 : exact.Epsilon(exact.scores[j], exact.mean));
+          emitted.back().scores.push_back(is_protected ? reference::kProtected : scores[u * 100 + j]);
+        }
       }
     }
-    const std::vector<std::vector<bool>> expected = reference::Decide(mirror, 2, 2, 50, emitted);
+    const std::vector<std::vector<bool>> expected = reference::Decide(mirror, 2, 2, 50, kRows, emitted).keep;
     for (size_t u = 0; u < 4; ++u) {
       int32_t kept = 0;
       for (size_t j = 0; j < 100; ++j) {
@@ -208,6 +239,42 @@ TEST(Replay, WhatAPolicyDoesNotReadMayBeAbsent) {
   EXPECT_EQ(input->seen, 199);
   EXPECT_EQ(input->query_positions.front(), 2 * (kTokens - kRows));
   EXPECT_TRUE(ReplayInProcess(*input, *Preset("streaming-llm"), budget, 1).ok());
+}
+
+TEST(Replay, EveryPresetReadsItsTensorsAndNoOthers) {
+  const engine::PlainSequence plain = RandomSequence(5, DType::kBF16, {100, 80, 100, 60});
+  const engine::PlainSequence equal = RandomSequence(6, DType::kBF16, {100, 100, 90, 90});
+  for (const std::string& name : engine::PresetNames()) {
+    const Policy policy = *Preset(name);
+    const bool over_layer = policy.group.span == engine::Group::Span::kLayer;
+    Recording recording = Record(over_layer ? equal : plain);
+    AddInputs(over_layer ? equal : plain, recording);
+    const absl::StatusOr<ReplayInput> whole = recording.Load();
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    const absl::StatusOr<ReplayOutput> expected = ReplayInProcess(*whole, policy, *engine::ParseBudget("60"), 2);
+    ASSERT_TRUE(expected.ok()) << name << ": " << expected.status();
+    for (const auto& [tensor, read] : {std::pair{"queries", policy.reads_queries()},
+                                       {"keys", policy.reads_keys()},
+                                       {"values", policy.reads_values()},
+                                       {"scores", policy.reads_scores()},
+                                       {"classes", policy.reads_classes()},
+                                       {"projected_norms", policy.reads_projected_norms()},
+                                       {"query_mean", policy.reads_moments()},
+                                       {"query_cov", policy.reads_moments()}}) {
+      Recording without = recording;
+      without.tensors.erase(tensor);
+      const absl::StatusOr<ReplayInput> input = without.Load();
+      ASSERT_TRUE(input.ok()) << input.status();
+      const absl::StatusOr<ReplayOutput> output = ReplayInProcess(*input, policy, *engine::ParseBudget("60"), 2);
+      if (read) {
+        EXPECT_EQ(output.status().code(), absl::StatusCode::kInvalidArgument) << name << " without " << tensor;
+        EXPECT_THAT(std::string(output.status().message()), HasSubstr("'" + std::string(tensor) + "' is missing"));
+      } else {
+        ASSERT_TRUE(output.ok()) << name << " without " << tensor << ": " << output.status();
+        EXPECT_EQ(output->keep, expected->keep) << name << " without " << tensor;
+      }
+    }
+  }
 }
 
 TEST(Replay, PositionsPerUnit) {
@@ -309,6 +376,32 @@ TEST(Replay, RefusesMalformedTensors) {
          r.Add("positions", {1}, {3});
        }},
       {"no tensor tells layers", [](Recording& r) { r.tensors.clear(); }},
+      {"'scores' is I32",
+       [](Recording& r) {
+         r.Add("scores", {2, 2, kTokens}, std::vector<int32_t>(400));
+       }},
+      {"'scores' has n = 50",
+       [](Recording& r) {
+         r.Add("scores", DType::kF32, {2, 2, 50}, reference::Row(200));
+       }},
+      {"'projected_norms' is F16",
+       [](Recording& r) {
+         r.Add("projected_norms", DType::kF16, {2, 2, kTokens}, reference::Row(400));
+       }},
+      {"'query_mean' has query_heads = 3",
+       [](Recording& r) {
+         r.Add("query_mean", DType::kF32, {2, 3, kDim}, reference::Row(2 * 3 * kDim));
+       }},
+      {"'query_cov' has 3 dimensions",
+       [](Recording& r) {
+         r.Add("query_cov", DType::kF32, {2, 4, kDim}, reference::Row(2 * 4 * kDim));
+       }},
+      {"'query_cov' has head_dim = 8",
+       [](Recording& r) {
+         r.Add("query_cov", DType::kF32, {2, 4, 8, 8}, reference::Row(2 * 4 * 64));
+       }},
+      {"'classes' is I32", [](Recording& r) { r.Add("classes", {kTokens}, std::vector<int32_t>(kTokens)); }},
+      {"'classes' has 99 entries", [](Recording& r) { r.AddClasses({99}, std::vector<int>(99)); }},
       {"above 2^30",
        [](Recording& r) {
          r.tensors.erase("keys");
@@ -337,7 +430,7 @@ TEST(Replay, RefusesBadNumbersPoliciesAndBudgets) {
   EXPECT_FALSE(ReplayInProcess(*good, policy, {Budget::Kind::kTokens, 0}, 1).ok());
   EXPECT_FALSE(ReplayInProcess(*good, policy, {Budget::Kind::kTokens, 35}, 1).ok());  // 36 are protected
   EXPECT_TRUE(ReplayInProcess(*good, policy, {Budget::Kind::kTokens, 36}, 1).ok());
-  policy.window = 0;
+  policy.window = -1;
   EXPECT_FALSE(ReplayInProcess(*good, policy, {Budget::Kind::kTokens, 50}, 1).ok());
 
   engine::PlainSequence plain = RandomSequence(1, DType::kF32, {100, 100, 100, 100});

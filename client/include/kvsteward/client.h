@@ -56,7 +56,7 @@ struct Window {
   uint32_t rows = 0;
   uint32_t slot = 0;
   ElementType dtype = ElementType::kF32;
-  std::vector<uint32_t> positions;  // empty: the last rows of the written tokens
+  std::vector<uint32_t> positions = {};  // empty: the last rows of the written tokens
 };
 
 // What some policies read besides, as offsets (multiples of 64) into Client::InputArea(). Residents are those of the
