@@ -64,6 +64,7 @@ Heads Signals(const Sequence& sequence, const Policy& policy, int64_t k, int lay
     const std::vector<Row> rows = Attention(sequence, policy, k, layer, h, candidate, &heads.greatest_logit);
     const std::vector<Row> pooled = policy.row_pool > 1 ? RowsPooled(rows, policy.row_pool) : rows;
     heads.signal.push_back(Accumulated(pooled, policy, n));
+    heads.noise += VarianceNoise(pooled, policy, n, heads.greatest_logit);
     if (policy.reads_attention()) {
       heads.attention.emplace_back();
       for (size_t j = 0; j < n; ++j) {

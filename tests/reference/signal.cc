@@ -172,4 +172,20 @@ Row Accumulated(const std::vector<Row>& rows, const Policy& policy, size_t n) {
   return accumulated;
 }
 
+double VarianceNoise(const std::vector<Row>& rows, const Policy& policy, size_t n, double greatest_logit) {
+  double noise = 0;
+  for (size_t j = 0; j < n && policy.accumulate == Accumulate::kMeanVar; ++j) {
+    Row column;
+    for (const Row& row : rows) column.push_back(row[j]);
+    const double mean = Reduced(column, Reduce::kMean);
+    double variance = 0;
+    for (const double a : column) variance += (a - mean) * (a - mean) / static_cast<double>(rows.size());
+    const double lost = std::ldexp(greatest_logit, -21);
+    const double error = (1e-6 + lost) * Max(column);
+    const double grown = policy.gamma * (2 * std::sqrt(variance) * error + error * error);
+    noise = std::max(noise, grown - (1e-4 + lost) * (mean + policy.gamma * variance));
+  }
+  return noise;
+}
+
 }  // namespace kvsteward::reference

@@ -22,4 +22,8 @@ std::vector<Row> RowsPooled(const std::vector<Row>& rows, int width);
 // One score of each of the n residents from its column. With no row all are 0.
 Row Accumulated(const std::vector<Row>& rows, const Policy& policy, size_t n);
 
+// What float32's error of a probability may make of gamma times a variance, beyond what epsilon allows: much where rows
+// agree, so that the variance is nothing but that error.
+double VarianceNoise(const std::vector<Row>& rows, const Policy& policy, size_t n, double greatest_logit);
+
 }  // namespace kvsteward::reference
