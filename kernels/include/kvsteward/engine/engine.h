@@ -46,7 +46,7 @@ struct LayerChoice {
 // One unit's tokens that stay, and where they go.
 struct UnitCompaction {
   UnitView unit;
-  std::span<const uint64_t> mask;  // bit j % 64 of word j / 64: resident j stays
+  std::span<const uint64_t> mask;  // bit j % 64 of word j / 64: resident j stays; others are 0
   std::span<const Run> to;         // holds as many tokens as bits are set
 };
 
