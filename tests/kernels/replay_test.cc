@@ -83,6 +83,7 @@ engine::PlainSequence RandomSequence(uint32_t seed, DType dtype, std::vector<int
   shape.dtype = dtype;
   shape.query_dtype = dtype;
   shape.lengths = std::move(lengths);
+  shape.moments = true;
   return engine::MakeSequence(random, shape);
 }
 
