@@ -17,7 +17,7 @@ struct Heads {
   std::vector<Row> cross;
   std::vector<Row> self;
   double greatest_logit = 0;
-  double noise = std::ldexp(1.0, -100);
+  double noise = std::ldexp(1.05, -100);  // a score is flushed or not, give or take its error
 };
 
 // The rows' part at tokens whose class differs from the row's, or does not.
