@@ -8,9 +8,12 @@
 #include "kernels/cpu/row_weights.h"
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/tiles.h"
+#include "kernels/policy/fields.h"
 
 namespace kvsteward::engine::cpu {
 namespace {
+
+static_assert(kMaxRowPool <= kMostRowPool, "a policy's row pool fits a tile's history");
 
 constexpr size_t kPackedBytes = size_t{2} << 20;  // packed queries held at a time, but at least one kv head's
 
@@ -81,13 +84,14 @@ class LayerScorer {
   bool Classes() const { return !output_.cross.empty(); }
   bool PoolsPowers() const { return policy_.signal.kind == Signal::Kind::kPower && policy_.accumulate.row_pool > 1; }
 
-  // kv heads that are scored at a time: so many that their packed queries are not much, and that ungrouped scores are
-  // no more than the kv heads' scores.
+  // kv heads that are scored at a time: so many that their packed queries are not much, but that every thread has one,
+  // and that ungrouped scores are no more than the kv heads' scores.
   int32_t Batch() const {
     const Geometry& geometry = sequence_.geometry;
     const size_t head_bytes = static_cast<size_t>(rows_) * static_cast<size_t>(geometry.head_dim) * 4;
     const int32_t most = AfterRefine() ? std::max(1, geometry.kv_heads / geometry.group()) : geometry.kv_heads;
-    return static_cast<int32_t>(std::clamp<size_t>(kPackedBytes / head_bytes, 1, static_cast<size_t>(most)));
+    const size_t wanted = std::max(kPackedBytes / head_bytes, static_cast<size_t>(threads_.threads()));
+    return static_cast<int32_t>(std::min(wanted, static_cast<size_t>(most)));
   }
 
   void MarkSegments() {

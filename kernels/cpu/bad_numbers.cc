@@ -45,13 +45,24 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
           absl::StrCat("queries: ", place(row), " holds NaN or infinity; every number must be finite"));
     }
   }
-  RowCursor cursor(unit.row, static_cast<uint32_t>(begin / kBlockTokens));
-  for (int32_t j = begin; j < end; ++j) {
-    const auto slot = static_cast<size_t>(j % kBlockTokens);
-    const std::byte* key = sequence.pool.keys(cursor.block()) + slot * geometry.token_bytes();
-    if (!AllFinite(geometry.dtype, key, rows.dim)) {
-      return BadKey(layer, kv_head, j);
+  // Calls use(j, key) for every key; stops when that returns an error.
+  const auto for_each_key = [&](const auto& use) {
+    RowCursor cursor(unit.row, static_cast<uint32_t>(begin / kBlockTokens));
+    for (int32_t j = begin; j < end; ++j) {
+      const auto slot = static_cast<size_t>(j % kBlockTokens);
+      absl::Status status = use(j, sequence.pool.keys(cursor.block()) + slot * geometry.token_bytes());
+      if (!status.ok()) return status;
+      if (slot == kBlockTokens - 1) cursor.Next();
     }
+    return absl::OkStatus();
+  };
+  absl::Status status = for_each_key([&](int32_t j, const std::byte* key) {
+    return AllFinite(geometry.dtype, key, rows.dim) ? absl::OkStatus() : BadKey(layer, kv_head, j);
+  });
+  if (!status.ok()) return status;
+  // All products once more, slowly: only now, and as long as nobody calls it off.
+  return for_each_key([&](int32_t j, const std::byte* key) -> absl::Status {
+    if (sequence.stopped()) return absl::CancelledError("scoring was stopped within a layer");
     const CandidateSet* set = rows.open;
     const bool open = set == nullptr || (set->begin <= j && j < set->end && !std::ranges::binary_search(set->holes, j));
     for (int32_t row = 0; row < rows.count(); ++row) {
@@ -67,9 +78,8 @@ absl::Status FindBadNumber(const SequenceView& sequence, int32_t layer, int32_t 
                                                        " overflows float32; submit smaller numbers"));
       }
     }
-    if (slot == kBlockTokens - 1) cursor.Next();
-  }
-  return absl::OkStatus();
+    return absl::OkStatus();
+  });
 }
 
 absl::Status BadKey(int32_t layer, int32_t kv_head, int32_t token) {

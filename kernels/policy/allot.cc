@@ -129,11 +129,4 @@ std::vector<int64_t> AdaFloors(int64_t alpha_ppm, std::span<const int64_t> sizes
   return floors;
 }
 
-std::vector<int64_t> JointShares(std::span<const std::span<const float>> units, std::span<const int64_t> floors,
-                                 int64_t total) {
-  std::vector<int64_t> sizes;
-  for (const auto& unit : units) sizes.push_back(CountKeys(unit, {}).within);
-  return SelectJointly(units, floors, sizes, total, Serially).counts;
-}
-
 }  // namespace kvsteward::engine

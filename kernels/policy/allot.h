@@ -33,10 +33,4 @@ HeadShares AllotHeads(const HeadBudget& head, int32_t layer, const LayerCandidat
 // What `ada_floor` guarantees each head: floor(alpha c), as far as it has them.
 std::vector<int64_t> AdaFloors(int64_t alpha_ppm, std::span<const int64_t> sizes, int64_t total);
 
-// The joint selection of `total` with floors, as candidates per unit: each unit's own best floors[u], then the best of
-// the rest, ties to the lower unit. REQUIRES: sum of floors <= total <= the number of candidates; floors within the
-// units.
-std::vector<int64_t> JointShares(std::span<const std::span<const float>> units, std::span<const int64_t> floors,
-                                 int64_t total);
-
 }  // namespace kvsteward::engine

@@ -12,6 +12,9 @@ namespace kvsteward::engine {
 namespace {
 
 constexpr int32_t kMaxKvHeads = 4096;  // what the integer arithmetic of the head budgets carries
+// Query rows of a kv head: bounds what is packed and how long a backend's partial sums are.
+constexpr int64_t kMaxHeadRows = 8192;
+constexpr int64_t kMaxHeadScores = int64_t{1} << 28;
 
 absl::Status CheckGeometry(const Geometry& geometry, size_t units) {
   if (geometry.layers < 1 || geometry.kv_heads < 1 || geometry.kv_heads > kMaxKvHeads || geometry.head_dim < 1 ||
@@ -49,6 +52,28 @@ absl::Status CheckRows(const SequenceView& sequence, const Policy& policy) {
                                         std::to_string(sequence.seen) + " tokens seen");
     }
     previous = position;
+  }
+  const int64_t used = policy.window == 0 ? window.rows : std::min(policy.window, window.rows);
+  if (used * sequence.geometry.group() > kMaxHeadRows) {
+    return absl::InvalidArgumentError("window has " + std::to_string(used) + " rows that policy " + policy.name +
+                                      " uses; with " + std::to_string(sequence.geometry.group()) +
+                                      " query heads per kv head it must have at most " +
+                                      std::to_string(kMaxHeadRows / sequence.geometry.group()));
+  }
+  return absl::OkStatus();
+}
+
+// What is kept of each query head until they are grouped: bounded, though no quota is charged for it.
+absl::Status CheckHeadScores(const SequenceView& sequence, const Policy& policy) {
+  if (policy.group.place != Group::Place::kAfterRefine && policy.signal.kind != Signal::Kind::kExpected) {
+    return absl::OkStatus();
+  }
+  for (const UnitView& unit : sequence.units) {
+    if (int64_t{unit.length} * sequence.geometry.group() <= kMaxHeadScores) continue;
+    return absl::InvalidArgumentError("group of policy " + policy.name + " keeps the scores of " +
+                                      std::to_string(sequence.geometry.group()) + " query heads for " +
+                                      std::to_string(unit.length) +
+                                      " tokens; use a policy that groups the heads of a windowed signal before_refine");
   }
   return absl::OkStatus();
 }
@@ -116,19 +141,20 @@ absl::Status CheckTables(const Geometry& geometry, const Policy& policy) {
   const auto layers = static_cast<size_t>(geometry.layers);
   const auto kv_heads = static_cast<size_t>(geometry.kv_heads);
   if (policy.layer.kind == LayerBudget::Kind::kTable && policy.layer.table_ppm.size() != layers) {
-    return absl::InvalidArgumentError("layer.table has " + std::to_string(policy.layer.table_ppm.size()) +
-                                      " weights; it must have one per layer, " + std::to_string(layers));
+    return absl::InvalidArgumentError("layer.weights has " + std::to_string(policy.layer.table_ppm.size()) +
+                                      " numbers; it must have one per layer, " + std::to_string(layers));
   }
   if (policy.head.kind != HeadBudget::Kind::kTable) return absl::OkStatus();
   const std::vector<std::vector<int64_t>>& table = policy.head.table_ppm;
   if (table.size() != layers) {
-    return absl::InvalidArgumentError("head.table has " + std::to_string(table.size()) +
-                                      " rows; it must have one per layer, " + std::to_string(layers));
+    return absl::InvalidArgumentError("head.fractions has " + std::to_string(table.size()) +
+                                      " lists; it must have one per layer, " + std::to_string(layers));
   }
   for (size_t l = 0; l < layers; ++l) {
     if (table[l].size() == kv_heads) continue;
-    return absl::InvalidArgumentError("head.table[" + std::to_string(l) + "] has " + std::to_string(table[l].size()) +
-                                      " fractions; it must have one per kv head, " + std::to_string(kv_heads));
+    return absl::InvalidArgumentError("head.fractions[" + std::to_string(l) + "] has " +
+                                      std::to_string(table[l].size()) + " numbers; it must have one per kv head, " +
+                                      std::to_string(kv_heads));
   }
   return absl::OkStatus();
 }
@@ -175,6 +201,7 @@ absl::Status CheckEviction(const SequenceView& sequence, const Policy& policy) {
   if (absl::Status status = Validate(policy); !status.ok()) return status;
   if (absl::Status status = CheckGeometry(sequence.geometry, sequence.units.size()); !status.ok()) return status;
   if (absl::Status status = CheckWindow(sequence, policy); !status.ok()) return status;
+  if (absl::Status status = CheckHeadScores(sequence, policy); !status.ok()) return status;
   if (absl::Status status = CheckInputs(sequence, policy); !status.ok()) return status;
   if (absl::Status status = CheckTables(sequence.geometry, policy); !status.ok()) return status;
   return CheckEqualPositions(sequence, policy);

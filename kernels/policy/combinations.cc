@@ -91,6 +91,10 @@ absl::Status ValidateRefinements(const Policy& p) {
       return WrongField(Item(i), "value_scale",
                         "another refinement with group.span layer: there is one score row for all heads of a layer");
     }
+    if (p.group.span == Group::Span::kLayer && r.kind == Kind::kValuePrior && r.scale == Refinement::Scale::kHeads) {
+      return WrongField(Item(i) + ".scale", "heads",
+                        "max, mean or none with group.span layer: norms are the mean over the heads already");
+    }
   }
   return absl::OkStatus();
 }

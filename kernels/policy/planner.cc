@@ -89,9 +89,10 @@ absl::Status EvictionPlanner::Step() {
   if (scored_ < layers_ && (all_scores_first_ || scored_ == selected_)) {
     if (absl::Status status = Score(); !status.ok()) return status;
     if (all_scores_first_) return absl::OkStatus();
-  } else if (selected_ == 0) {
+  } else if (totals_.empty()) {
     if (absl::Status status = CheckProtected(); !status.ok()) return status;
     DivideBudget();
+    return absl::OkStatus();
   }
   Select();
   return absl::OkStatus();

@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "kernels/policy/block_shares.h"
+#include "kernels/policy/parallel.h"
+#include "kernels/policy/radix.h"
 #include "kvsteward/engine/engine.h"
 
 namespace kvsteward::engine {
@@ -99,13 +101,13 @@ TEST(AllotHeads, SplitFillsTheFarthestHeads) {
   EXPECT_TRUE(split(2, 9).unsplit);
 }
 
-TEST(JointShares, OfVeryManyUnitsKeepsFloors) {
+TEST(SelectJointly, OfVeryManyUnitsKeepsFloors) {
   constexpr int64_t kUnits = 1 << 16;
   std::vector<float> scores;
   for (int64_t i = 0; i < kUnits * 4; ++i) scores.push_back(static_cast<float>(i / 4 % 1000));
   std::vector<std::span<const float>> units;
   for (size_t u = 0; u < kUnits; ++u) units.push_back(std::span(scores).subspan(4 * u, 4));
-  const Counts shares = JointShares(units, Counts(kUnits, 1), 2 * kUnits);
+  const Counts shares = SelectJointly(units, Counts(kUnits, 1), Counts(kUnits, 4), 2 * kUnits, Serially).counts;
   EXPECT_EQ(std::accumulate(shares.begin(), shares.end(), int64_t{0}), 2 * kUnits);
   // A third of the units, those of the highest scores, share what the floors leave.
   EXPECT_EQ(shares[0], 1);

@@ -213,6 +213,8 @@ TEST_P(CompositionContract, RandomCases) {
   const std::unique_ptr<Engine> other = under_test.make(1);
   const std::optional<uint32_t> only = OnlyCase();
   const auto first = static_cast<uint32_t>(std::get<1>(GetParam()));
+  int cases = 0;
+  int evictions = 0;
   for (uint32_t seed = only.value_or(first); seed < (only ? *only + 1 : kCompositions);
        seed += kCompositionShards * kStride) {
     Random random(100'000 + seed);
@@ -221,7 +223,10 @@ TEST_P(CompositionContract, RandomCases) {
     SCOPED_TRACE(HowToReplay(seed, policy));
     Chain chain(under_test, *engine, *other, seed, policy, random, ShapeFor(policy, shape));
     ASSERT_NO_FATAL_FAILURE(chain.Run());
+    ++cases;
+    evictions += chain.evictions();
   }
+  EXPECT_TRUE(only || 2 * evictions >= cases) << evictions << " evictions in " << cases << " cases";
 }
 
 }  // namespace kvsteward::engine

@@ -225,10 +225,10 @@ TEST(EvictionPlanner, ScoresAllLayersFirstIfBudgetsNeedThem) {
       absl::StatusOr<EvictionPlanner> planner =
           EvictionPlanner::Start(engine, sequence.View(), policy, kTen, keep_scores);
       ASSERT_TRUE(planner.ok()) << planner.status();
-      for (size_t step = 1; step <= 6; ++step) {
+      for (size_t step = 1; step <= 7; ++step) {  // the fourth divides the budget
         EXPECT_FALSE(planner->finished());
         ASSERT_TRUE(planner->Step().ok());
-        EXPECT_EQ(engine.log.size(), step);
+        EXPECT_EQ(engine.log.size(), step < 4 ? step : step - 1);
       }
       EXPECT_THAT(engine.log, ElementsAre("score 0", "score 1", "score 2", HasSubstr("select 0"), HasSubstr("select 1"),
                                           HasSubstr("select 2")));
@@ -518,21 +518,33 @@ TEST(EvictionPlanner, RefusesWhatCannotWork) {
       {"window.positions", [](SequenceView& s, Policy&, Budget&) { s.seen = 59; }},
       {"window.positions", [](SequenceView& s, Policy&, Budget&) { s.window.positions = kRepeated; }},
       {"window.positions", [](SequenceView& s, Policy&, Budget&) { s.window.positions = kNegative; }},
+      {"window has 9000 rows",
+       [](SequenceView& s, Policy& p, Budget&) {
+         static const std::vector<int32_t> rows = [] {
+           std::vector<int32_t> positions(9000);
+           std::iota(positions.begin(), positions.end(), 0);
+           return positions;
+         }();
+         p.window = 0;
+         s.seen = 9000;
+         s.window.rows = 9000;
+         s.window.positions = rows;
+       }},
       {"query heads", [](SequenceView& s, Policy&, Budget&) { s.geometry.query_heads = 3; }},
       {"geometry", [](SequenceView& s, Policy&, Budget&) { s.geometry.head_dim = 0; }},
       {"geometry", [](SequenceView& s, Policy&, Budget&) { s.geometry.kv_heads = 0; }},
       {"units", [](SequenceView& s, Policy&, Budget&) { s.units = s.units.first(1); }},
-      {"layer.table has 2 weights; it must have one per layer, 1",
+      {"layer.weights has 2 numbers; it must have one per layer, 1",
        [](SequenceView&, Policy& p, Budget&) {
          p.layer.kind = LayerBudget::Kind::kTable;
          p.layer.table_ppm = {1, 1};
        }},
-      {"head.table has 2 rows; it must have one per layer, 1",
+      {"head.fractions has 2 lists; it must have one per layer, 1",
        [](SequenceView&, Policy& p, Budget&) {
          p.head.kind = HeadBudget::Kind::kTable;
          p.head.table_ppm = {{1, 1}, {1, 1}};
        }},
-      {"head.table[0] has 3 fractions; it must have one per kv head, 2",
+      {"head.fractions[0] has 3 numbers; it must have one per kv head, 2",
        [](SequenceView&, Policy& p, Budget&) {
          p.head.kind = HeadBudget::Kind::kTable;
          p.head.table_ppm = {{1, 1, 1}};

@@ -262,7 +262,8 @@ Shape RandomShape(Random& random, int32_t longest) {
   shape.layers = Between(random, 1, 3);
   shape.kv_heads = Between(random, 1, 4);
   shape.group = OneOf<int32_t>(random, {1, 1, 2, 2, 3, 4, 7});
-  shape.head_dim = OneOf<int32_t>(random, {1, 3, 5, 8, 8, 13, 16, 17, 33});
+  // Multiples of 32 go to AMX where there is one and all is bf16.
+  shape.head_dim = OneOf<int32_t>(random, {1, 3, 5, 8, 13, 16, 17, 32, 33, 64});
   shape.rows = OneOf<int32_t>(random, {1, 2, 5, 8, 31, 32, 33, 40});
   shape.dtype = OneOf(random, {DType::kF32, DType::kF16, DType::kBF16});
   shape.query_dtype = random() % 4 == 0 ? OneOf(random, {DType::kF32, DType::kF16, DType::kBF16}) : shape.dtype;

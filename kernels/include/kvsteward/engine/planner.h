@@ -70,7 +70,7 @@ class EvictionPlanner {
                                                const Budget& budget, bool keep_scores);
 
   bool finished() const { return selected_ == layers_; }
-  // Scores or selects the next layer. REQUIRES: !finished().
+  // Scores or selects the next layer, or divides the budget between the two. REQUIRES: !finished().
   absl::Status Step();
   // Stores the running scores that the plan was made from; nothing for other policies and no-ops. REQUIRES: finished().
   void CommitRunning();
