@@ -5,7 +5,10 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <string>
+#include <type_traits>
 
+#include "kernels/policy/decimal.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
@@ -19,8 +22,19 @@ struct Field {
   bool odd = false;
 };
 
+// "from 0 to 1" or "at least 0": what a field whose values are of type T may be.
+template <class T>
+std::string RangeOf(const Field& field) {
+  const auto limit = [](int64_t number) {
+    return std::is_same_v<T, int64_t> ? PrintDecimal(number, 6) : std::to_string(number);
+  };
+  if (field.most == std::numeric_limits<int64_t>::max()) return "at least " + limit(field.least);
+  return "from " + limit(field.least) + " to " + limit(field.most);
+}
+
 inline constexpr int32_t kMaxPool = 4095;
 inline constexpr int32_t kMaxRowPool = 33;
+inline constexpr int64_t kMaxGainPpm = 1000 * kPpm;    // beyond it logits of a real model leave float's range
 inline constexpr int64_t kMaxWeightPpm = kPpm * kPpm;  // of gamma and of a layer in a table
 
 // visit(field, member) for every field of `stage`, in the order of print. int64_t members are decimals in ppm;
@@ -28,7 +42,8 @@ inline constexpr int64_t kMaxWeightPpm = kPpm * kPpm;  // of gamma and of a laye
 
 template <class F>
 void VisitFields(const Signal& s, F&& visit) {
-  visit(Field{.name = "g_min", .has = s.kind == Signal::Kind::kStepGainSoftmax}, &Signal::g_min_ppm);
+  visit(Field{.name = "g_min", .has = s.kind == Signal::Kind::kStepGainSoftmax, .most = kMaxGainPpm},
+        &Signal::g_min_ppm);
   visit(Field{.name = "exponent", .has = s.kind == Signal::Kind::kPower, .least = 1, .most = 4 * kPpm},
         &Signal::exponent_ppm);
   visit(Field{.name = "over", .has = s.windowed(), .option = true}, &Signal::over);

@@ -69,6 +69,14 @@ std::string AllNames() {
   return all;
 }
 
+// How a user writes protect.recent: `32`, `k - 4` or `k / 2`.
+inline std::string RecentOf(const Protect& protect) {
+  const char* of_budget = protect.recent_kind == Protect::Recent::kBudgetMinus  ? "k - "
+                          : protect.recent_kind == Protect::Recent::kBudgetOver ? "k / "
+                                                                                : "";
+  return of_budget + std::to_string(protect.recent);
+}
+
 // What a user wrote, fit for one line of a message.
 inline std::string Quoted(const std::string& text) {
   constexpr size_t kMost = 64;

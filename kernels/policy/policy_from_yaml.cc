@@ -3,6 +3,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <concepts>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -35,8 +37,8 @@ absl::Status WrongAt(const YAML::Mark& mark, const std::string& text) {
   return absl::InvalidArgumentError("policy line " + std::to_string(mark.line + 1) + ": " + text);
 }
 
-// Looks at a text before nodes are made of it: one document, and no aliases. These repeat what they name, so that a
-// short text could make a huge policy; without them its size bounds everything.
+// Looks at a text before nodes are made of it: one document, no tags, which would mean nothing, and no aliases. These
+// repeat what they name, so that a short text could make a huge policy; without them its size bounds everything.
 class Guard : public YAML::EventHandler {
  public:
   const absl::Status& status() const { return status_; }
@@ -47,26 +49,28 @@ class Guard : public YAML::EventHandler {
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { Look(mark, anchor); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override { Look(mark, anchor); }
-  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, const std::string&) override {
-    Look(mark, anchor);
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string&) override {
+    Look(mark, anchor, tag);
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
-    Descend(mark, anchor);
+    Descend(mark, anchor, tag);
   }
   void OnSequenceEnd() override { --depth_; }
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
-    Descend(mark, anchor);
+    Descend(mark, anchor, tag);
   }
   void OnMapEnd() override { --depth_; }
 
  private:
-  void Look(const YAML::Mark& mark, YAML::anchor_t anchor) {
+  // The parser gives what has no tag "?", and a quoted text "!".
+  void Look(const YAML::Mark& mark, YAML::anchor_t anchor, const std::string& tag = "?") {
     if (anchor != YAML::NullAnchor) Refuse(mark, "a policy has no anchors and aliases; write the value itself");
+    if (tag != "?" && tag != "!") Refuse(mark, "a policy has no tags; write the value alone");
   }
-  void Descend(const YAML::Mark& mark, YAML::anchor_t anchor) {
-    Look(mark, anchor);
+  void Descend(const YAML::Mark& mark, YAML::anchor_t anchor, const std::string& tag) {
+    Look(mark, anchor, tag);
     if (++depth_ > kMaxDepth) Refuse(mark, "nested deeper than a policy's stages are; compare `kvsteward policies`");
   }
   void Refuse(const YAML::Mark& mark, const std::string& text) {
@@ -136,7 +140,8 @@ class Reader {
     Values values;
     VisitFields(*stage, [&](const Field& field, auto member) {
       if (!field.has) return;
-      values[field.name] = [this, stage, member, name = stage_name + "." + field.name](const YAML::Node& value) {
+      values[field.name] = [this, stage, member, field, name = stage_name + "." + field.name](const YAML::Node& value) {
+        field_ = field;
         Read(value, name, &std::invoke(member, *stage));
       };
     });
@@ -186,25 +191,32 @@ class Reader {
 
   // Decimals, in ppm.
   void Read(const YAML::Node& node, const std::string& what, int64_t* ppm) {
-    Single(node, what, "a number >= 0 with at most 6 decimals", ppm,
+    Single(node, what, "a plain decimal such as 0.5, " + RangeOf<int64_t>(field_) + ", with at most 6 decimals", ppm,
            [](const std::string& text) { return ParseDecimal(text, kPpmDecimals); });
   }
 
   // protect.recent: `32`, `k - 4` or `k / 2`.
   void Read(const YAML::Node& node, const std::string& what, Protect* protect) {
     Single(node, what, "tokens (32), the budget less tokens (k - 4) or a part of the budget (k / 2)", &protect->recent,
-           [protect](const std::string& text) {
+           [protect](std::string_view text) {
              using Recent = Protect::Recent;
-             protect->recent_kind = text.starts_with("k - ")   ? Recent::kBudgetMinus
-                                    : text.starts_with("k / ") ? Recent::kBudgetOver
-                                                               : Recent::kTokens;
-             return Integer<int32_t>(protect->recent_kind == Recent::kTokens ? text : text.substr(4));
+             protect->recent_kind = Recent::kTokens;
+             if (!text.starts_with('k')) return Integer<int32_t>(text);
+             const auto skip_one = [&text] {  // and the spaces behind it
+               text.remove_prefix(1);
+               text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+             };
+             skip_one();
+             if (!text.starts_with('-') && !text.starts_with('/')) return std::optional<int32_t>();
+             protect->recent_kind = text.starts_with('-') ? Recent::kBudgetMinus : Recent::kBudgetOver;
+             skip_one();
+             return Integer<int32_t>(text);
            });
   }
 
   // Rows, or `all` of them.
   void Window(const YAML::Node& node, int32_t* window) {
-    Single(node, "window", "a number of rows, at least 1, or 'all'", window, [](const std::string& text) {
+    Single(node, "window", "a number of rows from 1 to 2147483647, or 'all'", window, [](const std::string& text) {
       if (text == "all") return std::optional(0);
       const std::optional<int32_t> rows = Integer<int32_t>(text);
       return rows.value_or(0) > 0 ? rows : std::nullopt;
@@ -223,7 +235,7 @@ class Reader {
   }
 
   template <class I>
-  static std::optional<I> Integer(const std::string& text) {
+  static std::optional<I> Integer(std::string_view text) {
     I value = 0;
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
@@ -231,6 +243,7 @@ class Reader {
     return value;
   }
 
+  Field field_;     // of the stage's number that is being read
   YAML::Mark key_;  // of what is being read: a value that is not there has no place of its own
   absl::Status status_;
 };

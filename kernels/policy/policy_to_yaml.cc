@@ -97,12 +97,7 @@ class Printer {
     out_ << YAML::EndSeq;
   }
 
-  void Write(const Protect& protect) {
-    const char* of_budget = protect.recent_kind == Protect::Recent::kBudgetMinus  ? "k - "
-                            : protect.recent_kind == Protect::Recent::kBudgetOver ? "k / "
-                                                                                  : "";
-    out_ << of_budget + std::to_string(protect.recent);
-  }
+  void Write(const Protect& protect) { out_ << RecentOf(protect); }
 
   YAML::Emitter out_;
 };

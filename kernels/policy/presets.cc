@@ -39,13 +39,12 @@ HeadBudget AdaFloor(int64_t alpha_ppm) { return {.kind = HeadBudget::Kind::kAdaF
 HeadBudget AdaBlend(int64_t alpha_ppm) { return {.kind = HeadBudget::Kind::kAdaBlend, .alpha_ppm = alpha_ppm}; }
 
 // ---- AhaKV
-// -----------------------------------------------------------------------------------------------------------
 
 void AddAhaKv(std::vector<Policy>& presets) {
-  // The default: AhaKV's signal with Ada-KV's head budgets. It changes AhaKV where its weak spots are: the gain is
-  // never below the model's own softmax (g_min 1), the value prior is not blurred over neighbours (pool 1) and is
-  // scaled by its mean, so that one loud token does not silence its head under joint budgets; and the attention sinks,
-  // which have small values, are protected.
+  // The default: the signal of AhaKV (arXiv 2506.03762) with the head budgets of Ada-KV (arXiv 2407.11550). It changes
+  // AhaKV where its weak spots are: the gain is never below the model's own softmax (g_min 1), the value prior is not
+  // blurred over neighbours (pool 1) and is scaled by its mean, so that one loud token does not silence its head under
+  // joint budgets; and the attention sinks, which have small values, are protected.
   presets.push_back({.name = "ahakv-ada",
                      .signal = StepGainSoftmax(kPpm),
                      .refine = {ValuePrior(Norm::kL2Squared, 1, Refinement::Scale::kMean)},
@@ -62,7 +61,6 @@ void AddAhaKv(std::vector<Policy>& presets) {
 }
 
 // ---- SnapKV and its budgets
-// ------------------------------------------------------------------------------------------
 
 void AddSnapKv(std::vector<Policy>& presets) {
   // SnapKV (arXiv 2404.14469): window attention, max-pooled, in its LongBench setting (window 32, pool 7). It selects
@@ -100,7 +98,6 @@ void AddSnapKv(std::vector<Policy>& presets) {
 }
 
 // ---- Earlier methods
-// -------------------------------------------------------------------------------------------------
 
 void AddEarlier(std::vector<Policy>& presets) {
   // H2O (arXiv 2306.14048): attention summed over all rows there ever were, half of the budget for the heavy hitters
@@ -132,7 +129,6 @@ void AddEarlier(std::vector<Policy>& presets) {
 }
 
 // ---- Budgets across layers
-// -------------------------------------------------------------------------------------------
 
 void AddAcrossLayers(std::vector<Policy>& presets) {
   // LAVa (arXiv 2509.09754): pooled attention times the head's largest value norm, best of the group; layers weighed by
@@ -157,7 +153,6 @@ void AddAcrossLayers(std::vector<Policy>& presets) {
 }
 
 // ---- The worst case rather than the mean
-// -----------------------------------------------------------------------------
 
 void AddDefensive(std::vector<Policy>& presets) {
   // DefensiveKV (arXiv 2510.13334) as far as one layer and the values tell: the worst case over rows and query heads,
@@ -172,8 +167,8 @@ void AddDefensive(std::vector<Policy>& presets) {
                      .head = AdaFloor(0)});
 
   // DefensiveKV (arXiv 2510.13334) in full: rows pooled first, norms as a share over the heads, and the best of each
-  // head pinned up to 90 % of its attention. Norms are those of the values, where the authors project them with the
-  // output matrix; pins never take more than the head's uniform share.
+  // head pinned up to 90 % of its attention, where the authors take their `window_bias` off. Norms are those of the
+  // values, where the authors project them with the output matrix; pins never take more than the head's uniform share.
   Policy defensive = {.name = "defensivekv",
                       .signal = kSoftmax,
                       .accumulate = {.kind = Accumulate::Kind::kMax, .row_pool = 5},
@@ -190,7 +185,6 @@ void AddDefensive(std::vector<Policy>& presets) {
 }
 
 // ---- Other signals
-// ---------------------------------------------------------------------------------------------------
 
 void AddOtherSignals(std::vector<Policy>& presets) {
   // KV-Compress (arXiv 2410.00161): squared attention, summed over the group, and whole blocks freed where their
@@ -205,7 +199,7 @@ void AddOtherSignals(std::vector<Policy>& presets) {
                      .select = {.kind = Select::Kind::kBlock}});
 
   // KeyDiff (arXiv 2504.15364): the keys least like the mean key; no queries. Over all residents at once, where the
-  // paper goes block by block.
+  // paper goes block by block; the score is 1 - cos, not below 0, which ranks like the paper's -cos.
   presets.push_back({.name = "keydiff", .signal = {.kind = Signal::Kind::kKeyDifference}});
 
   // Expected Attention (arXiv 2510.00636): the attention that the queries to come will give, times the value norm. The
@@ -217,7 +211,6 @@ void AddOtherSignals(std::vector<Policy>& presets) {
 }
 
 // ---- Other selections and head budgets
-// -------------------------------------------------------------------------------
 
 void AddOtherSelections(std::vector<Policy>& presets) {
   // CriticalKV (arXiv 2502.03805) on SnapKV's scores: half of each head's budget by score, half by score times the norm
@@ -230,9 +223,9 @@ void AddOtherSelections(std::vector<Policy>& presets) {
                      .head = AdaFloor(200'000),
                      .select = {.kind = Select::Kind::kTwoStage, .fraction_ppm = 500'000}});
 
-  // FastGen (arXiv 2310.01801): each head keeps the smallest of the nested sets that holds 95 % of its attention, as
-  // far as the budget goes, which the paper does not have. Sinks stand for its special tokens; `protect.classes` adds
-  // special tokens and punctuation that a caller flags.
+  // FastGen (arXiv 2310.01801): each head keeps the smallest of the nested sets that holds 95 % of its attention (a
+  // share not verified in the paper's text), as far as the budget goes, which the paper does not have. Sinks stand for
+  // its special tokens; `protect.classes` adds special tokens and punctuation that a caller flags.
   presets.push_back({.name = "fastgen",
                      .signal = kSoftmax,
                      .protect = Keep(4, 32),
@@ -249,8 +242,8 @@ void AddOtherSelections(std::vector<Policy>& presets) {
                      .head = {.kind = HeadBudget::Kind::kSplit, .full_heads = 2}});
 
   // CSP (arXiv 2412.04652): attention that need not sum to 1, from rows of the other modality and of the own apart, a
-  // tenth of the budget for the former. The caller flags each token's class; a token is kept once, where the authors'
-  // two lists may both hold it.
+  // tenth of the budget for the former. Open and fixed here: window and recent tokens 32. The caller flags each token's
+  // class; a token is kept once, where the authors' two lists may both hold it.
   presets.push_back({.name = "csp",
                      .signal = {.kind = Signal::Kind::kSoftmax1},
                      .protect = Keep(0, 32),

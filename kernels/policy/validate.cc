@@ -1,7 +1,6 @@
 // Which policies can work. Each message names the stage, the field, its value and what is allowed.
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -38,17 +37,13 @@ template <class T>
 std::string Text(const std::vector<T>& list) {
   return "a list of " + std::to_string(list.size());
 }
-std::string Text(const Protect& recent) { return Text(recent.recent); }
+std::string Text(const Protect& protect) { return RecentOf(protect); }
 
 // Whether a field's value is within its range; enumerators always are.
 template <class T>
 requires std::is_arithmetic_v<T> absl::Status Check(const Field& field, const std::string& name, T value) {
   if (value >= field.least && value <= field.most && (!field.odd || value % 2 == 1)) return absl::OkStatus();
-  const auto limit = [](int64_t number) { return std::is_same_v<T, int64_t> ? Text(number) : std::to_string(number); };
-  const std::string range = field.most == std::numeric_limits<int64_t>::max()
-                                ? "at least " + limit(field.least)
-                                : "from " + limit(field.least) + " to " + limit(field.most);
-  return WrongField(name, Text(value), (field.odd ? "odd, " : "") + range);
+  return WrongField(name, Text(value), (field.odd ? "odd, " : "") + RangeOf<T>(field));
 }
 template <class E>
 requires std::is_enum_v<E> absl::Status Check(const Field&, const std::string&, E) { return absl::OkStatus(); }
@@ -59,10 +54,19 @@ absl::Status Check(const Field& field, const std::string& name, const std::vecto
   }
   return absl::OkStatus();
 }
-absl::Status Check(const Field& field, const std::string& name, const Protect& protect) {
-  Field recent = field;
-  recent.least = protect.recent_kind == Protect::Recent::kBudgetOver ? 1 : 0;
-  return Check(recent, name, protect.recent);
+absl::Status Check(const Field&, const std::string& name, const Protect& protect) {
+  switch (protect.recent_kind) {
+    case Protect::Recent::kTokens:
+      if (protect.recent < 0) return WrongField(name, Text(protect), "at least 0");
+      break;
+    case Protect::Recent::kBudgetMinus:
+      if (protect.recent < 0) return WrongField(name, Text(protect), "k - N with N at least 0");
+      break;
+    case Protect::Recent::kBudgetOver:
+      if (protect.recent < 1) return WrongField(name, Text(protect), "k / N with N at least 1");
+      break;
+  }
+  return absl::OkStatus();
 }
 
 // Each field of a stage alone. `kind`: how a message calls the stage.

@@ -31,7 +31,7 @@ class Draw {
     p.name = "p" + std::to_string(Number(0, 99));
     if (Once(3)) p.window = static_cast<int32_t>(Number(0, 100));
     p.signal.kind = Once(2) ? Signal::Kind::kSoftmax : Kind(Signal::Kind::kExpected);
-    if (p.signal.kind == Signal::Kind::kStepGainSoftmax) p.signal.g_min_ppm = Number(0, INT64_MAX);
+    if (p.signal.kind == Signal::Kind::kStepGainSoftmax) p.signal.g_min_ppm = Number(0, 1000 * kPpm);
     if (p.signal.kind == Signal::Kind::kPower) p.signal.exponent_ppm = Number(1, 4 * kPpm);
     if (p.signal.windowed()) p.signal.over = Kind(Signal::Over::kCandidates);
     if (p.signal.windowed()) AnyAccumulate(p);

@@ -106,6 +106,10 @@ TEST(PolicyYaml, Protect) {
              [](Policy& p) { p.protect = {.recent_kind = Recent::kBudgetMinus, .recent = 2}; });
   ExpectRead("protect: {recent: k / 3}",
              [](Policy& p) { p.protect = {.recent_kind = Recent::kBudgetOver, .recent = 3}; });
+  ExpectRead("protect: {recent: k-4}",
+             [](Policy& p) { p.protect = {.recent_kind = Recent::kBudgetMinus, .recent = 4}; });
+  ExpectRead("protect: {recent: k/  2}",
+             [](Policy& p) { p.protect = {.recent_kind = Recent::kBudgetOver, .recent = 2}; });
   ExpectRead("protect: {classes: [0, 2, 255], mass: 0.9}", [](Policy& p) {
     p.protect = {.classes = {0, 2, 255}, .mass_ppm = 900'000};
   });
@@ -260,12 +264,15 @@ TEST(PolicyYaml, RefusesUnknownKindsAndFields) {
 
 TEST(PolicyYaml, RefusesWrongValues) {
   ExpectRefused({
-      {"name: x\nwindow: 0\n", "line 2: window is '0'; it must be a number of rows, at least 1, or 'all'"},
+      {"name: x\nwindow: 0\n", "line 2: window is '0'; it must be a number of rows from 1 to 2147483647, or 'all'"},
       {"name: x\nwindow: -1\n", "line 2: window is '-1'"},
       {"name: x\nwindow: 1.5\n", "line 2: window is '1.5'"},
       {"name: x\nwindow: 2147483648\n", "line 2: window is '2147483648'"},
       {"name: x\nwindow: ALL\n", "line 2: window is 'ALL'"},
-      {"name: x\nsignal: {sg_softmax: {g_min: 0.1234567}}\n", "at most 6 decimals"},
+      {"name: x\nsignal: {sg_softmax: {g_min: 0.1234567}}\n",
+       "signal.g_min is '0.1234567'; it must be a plain decimal such as 0.5, from 0 to 1000, with at most 6 decimals"},
+      {"name: x\nlayer: {pyramid: {beta: 1e3}}\n",
+       "layer.beta is '1e3'; it must be a plain decimal such as 0.5, at least 1, with at most 6 decimals"},
       {"name: x\nsignal: {sg_softmax: {g_min: -1}}\n", "line 2: signal.g_min is '-1'"},
       {"name: x\nsignal: {sg_softmax: {g_min: 1e0}}\n", "signal.g_min is '1e0'"},
       {"name: x\nsignal: {softmax: {over: all}}\n", "signal.over is 'all'; it must be one of visible, candidates"},
@@ -277,7 +284,9 @@ TEST(PolicyYaml, RefusesWrongValues) {
       {"name: x\nrefine: [value_prior: {norm: l3}]\n", "refine[0].norm is 'l3'; it must be one of l2sq, l2, l1"},
       {"name: x\nrefine: [value_prior: {scale: min}]\n", "refine[0].scale is 'min'; it must be one of max, mean"},
       {"name: x\nrefine: [avg_pool: {edge: open}]\n", "refine[0].edge is 'open'; it must be one of padded, valid"},
-      {"name: x\nprotect: {recent: k-4}\n", "protect.recent is 'k-4'"},
+      {"name: x\nprotect: {recent: k 4}\n", "protect.recent is 'k 4'"},
+      {"name: x\nprotect: {recent: k}\n", "protect.recent is 'k'"},
+      {"name: x\nprotect: {recent: k + 4}\n", "protect.recent is 'k + 4'"},
       {"name: x\nprotect: {recent: k - }\n", "protect.recent is 'k -'"},
       {"name: x\nprotect: {recent: k / }\n", "protect.recent is 'k /'"},
       {"name: x\nprotect: {recent: k / 0.5}\n", "protect.recent is 'k / 0.5'"},
@@ -295,7 +304,11 @@ TEST(PolicyYaml, RefusesWrongValues) {
       {"name: x\nselect: {two_lists: {share: a\tb\xff}}\n", "select.share is 'a?b?'"},
       // What Validate refuses comes without a line, but it names stage and field.
       {"window: 3\n", "name is ''"},
-      {"name: x\nprotect: {recent: k / 0}\n", "protect.recent is 0; it must be at least 1"},
+      {"name: x\nprotect: {recent: k / 0}\n", "protect.recent is k / 0; it must be k / N with N at least 1"},
+      {"name: x\nprotect: {recent: k - -1}\n", "protect.recent is k - -1; it must be k - N with N at least 0"},
+      {"name: x\nprotect: {recent: -1}\n", "protect.recent is -1; it must be at least 0"},
+      {"name: x\nsignal: {sg_softmax: {g_min: 1000.000001}}\n",
+       "signal.g_min is 1000.000001; it must be from 0 to 1000"},
       {"name: x\nselect: block\n", "head is uniform; it must be ada_floor with select block"},
       {"name: x\nlayer: {table: {}}\n", "layer.weights is a list of 0"},
   });
@@ -314,6 +327,11 @@ TEST(PolicyYaml, HostileText) {
       {"name: x\nrefine: &a [*a]\n", "line 2: a policy has no anchors and aliases"},
       {"name: &n x\n", "line 1: a policy has no anchors and aliases"},
       {"name: x\nwindow: &w\n", "line 2: a policy has no anchors and aliases"},
+      {"name: x\nwindow: !!int 3\n", "line 2: a policy has no tags; write the value alone"},
+      {"name: x\nwindow: !!null\n", "line 2: a policy has no tags"},
+      {"name: x\n!mine window: 3\n", "line 2: a policy has no tags"},
+      {"name: x\nrefine: !!seq [max_pool]\n", "line 2: a policy has no tags"},
+      {"--- !policy\nname: x\n", "a policy has no tags"},
       {"name: x\nrefine: [[[[[[[[1]]]]]]]]\n", "line 2: nested deeper than a policy's stages are"},
       {"name: x\n? [a, b]\n: c\n", "line 2: a key of policy must be a single value"},
       {"name: x\n<<: {window: 3}\n", "line 2: policy has no key '<<'"},

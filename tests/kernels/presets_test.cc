@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/policy/preset_sources.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
@@ -265,6 +266,14 @@ select: {two_lists: {share: 0.1}}
   std::vector<std::string> presets;
   for (const std::string& name : PresetNames()) presets.push_back(PolicyToYaml(*Preset(name)));
   EXPECT_EQ(presets, expected);
+}
+
+TEST(Presets, NameTheirSources) {
+  for (const std::string& name : PresetNames()) {
+    EXPECT_EQ(PresetSource(name).compare(0, 6, "arXiv "), 0) << name << ": " << PresetSource(name);
+  }
+  EXPECT_EQ(PresetSource("ahakv-ada"), "arXiv 2506.03762, arXiv 2407.11550");
+  EXPECT_EQ(PresetSource("csp"), "arXiv 2412.04652");
 }
 
 }  // namespace

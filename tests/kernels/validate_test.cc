@@ -83,7 +83,12 @@ TEST(Validate, NameAndWindow) {
 }
 
 TEST(Validate, Signal) {
-  ExpectRefused("ahakv", {{"signal.g_min is negative", [](Policy& p) { p.signal.g_min_ppm = -1; }}});
+  ExpectRefused("ahakv", {
+                             {"signal.g_min is negative", [](Policy& p) { p.signal.g_min_ppm = -1; }},
+                             {"signal.g_min is 1000.000001; it must be from 0 to 1000",
+                              [](Policy& p) { p.signal.g_min_ppm = 1'000'000'001; }},
+                         });
+  ExpectAllowed("ahakv", {[](Policy& p) { p.signal.g_min_ppm = 1'000'000'000; }});
   ExpectRefused("kv-compress", {
                                    {"signal.exponent is 0;", [](Policy& p) { p.signal.exponent_ppm = 0; }},
                                    {"signal.exponent is negative;", [](Policy& p) { p.signal.exponent_ppm = -1; }},
@@ -163,7 +168,7 @@ TEST(Validate, Protect) {
       {
           {"protect.sinks is -1", [](Policy& p) { p.protect.sinks = -1; }},
           {"protect.recent is -1", [](Policy& p) { p.protect.recent = -1; }},
-          {"protect.recent is 0; it must be at least 1",
+          {"protect.recent is k / 0; it must be k / N with N at least 1",
            [](Policy& p) { p.protect = {.recent_kind = Protect::Recent::kBudgetOver, .recent = 0}; }},
           {"protect.classes[0] is -1; it must be from 0 to 255", [](Policy& p) { p.protect.classes = {-1}; }},
           {"protect.classes[1] is 256",
