@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "app/config.h"
 
@@ -45,7 +46,7 @@ struct ReplayOptions {
 };
 int Replay(const ReplayOptions& options);
 
-// policies: every preset as YAML, one document each.
-int Policies();
+// policies: the named presets, or every one, as YAML, one document each.
+int Policies(const std::vector<std::string>& names);
 
 }  // namespace kvsteward::app

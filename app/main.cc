@@ -1,16 +1,15 @@
 // kvsteward: one executable, a subcommand each. The command line is read here and nowhere else.
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
-#include <fstream>
-#include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "app/commands.h"
 #include "app/config.h"
+#include "app/read_file.h"
 
 namespace kvsteward::app {
 namespace {
@@ -25,15 +24,12 @@ struct ServeOptions {
 int ServeCommand(const ServeOptions& options) {
   std::string text;
   if (!options.config.empty()) {
-    std::ifstream file(options.config);
-    std::ostringstream content;
-    content << file.rdbuf();
-    if (!file || content.bad()) {  // the latter is a directory
-      std::fprintf(stderr, "kvsteward: the configuration %s cannot be read: %s\n", options.config.c_str(),
-                   std::strerror(errno));
+    absl::StatusOr<std::string> file = ReadFile(options.config);
+    if (!file.ok()) {
+      std::fprintf(stderr, "kvsteward: the configuration %s\n", std::string(file.status().message()).c_str());
       return kWrongUsage;
     }
-    text = content.str();
+    text = *std::move(file);
   }
   const absl::StatusOr<Config> config = LoadConfig(text, options.config, std::getenv);
   if (!config.ok()) {
@@ -113,8 +109,10 @@ int Main(int argc, char** argv) {
       ->needs(sidecar);
   command->callback([&] { exit_status = Replay(replay); });
 
-  command = app.add_subcommand("policies", "List every preset as YAML");
-  command->callback([&] { exit_status = Policies(); });
+  std::vector<std::string> policies;
+  command = app.add_subcommand("policies", "Print presets as YAML");
+  command->add_option("name", policies, "Which ones; every one if none is named");
+  command->callback([&] { exit_status = Policies(policies); });
 
   command = app.add_subcommand("version", "Print the version");
   command->callback([] { std::puts(KVSTEWARD_VERSION); });

@@ -2,14 +2,20 @@
 #include <string>
 
 #include "app/commands.h"
+#include "kernels/policy/preset_sources.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::app {
 
-int Policies() {
+int Policies(const std::vector<std::string>& names) {
   std::string text;
-  for (const std::string& name : engine::PresetNames()) {
-    text += "---\n" + engine::PolicyToYaml(*engine::Preset(name));
+  for (const std::string& name : names.empty() ? engine::PresetNames() : names) {
+    const absl::StatusOr<engine::Policy> preset = engine::Preset(name);
+    if (!preset.ok()) {
+      std::fprintf(stderr, "kvsteward: %s\n", std::string(preset.status().message()).c_str());
+      return 2;
+    }
+    text += "---\n# source: " + engine::PresetSource(name) + "\n" + engine::PolicyToYaml(*preset);
   }
   std::fputs(text.c_str(), stdout);
   return 0;

@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
+#include "kernels/policy/preset_sources.h"
 #include "kvsteward/engine/policy.h"
 #include "service/memory/cgroup.h"
 #include "tests/rpc/raw_worker.h"
@@ -109,9 +110,15 @@ TEST_F(AppTest, HelpVersionPolicies) {
   EXPECT_EQ(RunProgram({"version"}).status, 0);
   std::string policies;
   for (const std::string& name : engine::PresetNames()) {
-    policies += "---\n" + engine::PolicyToYaml(*engine::Preset(name));
+    policies += "---\n# source: " + engine::PresetSource(name) + "\n" + engine::PolicyToYaml(*engine::Preset(name));
   }
   EXPECT_EQ(RunProgram({"policies"}).output, policies);
+  const std::string two = RunProgram({"policies", "tova", "h2o"}).output;
+  EXPECT_THAT(two, StartsWith("---\n# source: arXiv 2401.06104\nname: tova\n"));
+  EXPECT_THAT(two, HasSubstr("\n---\n# source: arXiv 2306.14048\nname: h2o\n"));
+  const Ended unknown = RunProgram({"policies", "tova", "best"});
+  EXPECT_EQ(unknown.status, 2);
+  EXPECT_THAT(unknown.output, StartsWith("kvsteward: there is no policy 'best'; choose one of ahakv-ada, "));
   EXPECT_EQ(RunProgram({"dance"}).status, 2);
   EXPECT_EQ(RunProgram({"replay", "--policy", "snapkv"}).status, 2);
 }
@@ -156,6 +163,19 @@ TEST_F(AppTest, AFileThatIsNoRecordingIsOneLineAndStatusTwo) {
     EXPECT_THAT(ended.output, StartsWith("kvsteward: "));
     EXPECT_EQ(ended.output.find('\n'), ended.output.size() - 1) << ended.output;
   }
+}
+
+TEST_F(AppTest, AFileThatIsNoPolicyIsOneLineAndStatusTwo) {
+  std::ofstream(dir_ / "empty.yaml");
+  const auto refused = [&](const std::string& policy, const std::string& says) {
+    const Ended ended = RunProgram({"replay", config(), "--policy", policy, "--budget", "10"});
+    EXPECT_EQ(ended.status, 2);
+    EXPECT_THAT(ended.output, StartsWith("kvsteward: " + says));
+    EXPECT_EQ(ended.output.find('\n'), ended.output.size() - 1) << ended.output;
+  };
+  refused(dir_ / "empty.yaml", std::string(dir_ / "empty.yaml") + ": policy line 1: policy must be a mapping");
+  refused(dir_ / ".", std::string(dir_ / ".") + " cannot be read: Is a directory");
+  refused(dir_ / "none.yaml", "there is no policy '");
 }
 
 TEST_F(AppTest, ServesDrainsOnTermAndIsAloneOnItsSockets) {
