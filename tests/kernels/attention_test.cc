@@ -459,6 +459,15 @@ TEST(Attention, WindowOfAllRowsAndOfTheLast) {
   }
 }
 
+TEST(Attention, TheGreatestGain) {
+  Layer layer(Small(), 7);
+  Policy policy = Make(Signal::Kind::kStepGainSoftmax, Accumulate::Kind::kSum, 1, Group::Kind::kMean);
+  policy.name = "steep";
+  policy.signal.g_min_ppm = 1000 * kPpm;
+  ASSERT_TRUE(Validate(policy).ok()) << Validate(policy);
+  Check(layer, layer.View(), policy, 20, "g_min 1000");
+}
+
 TEST(Attention, RunningWeighsTheRowsThatAreNew) {
   Layer layer(Small(), 5);
   SequenceView view = layer.View();
