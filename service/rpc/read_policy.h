@@ -10,7 +10,7 @@
 
 namespace kvsteward::rpc {
 
-inline constexpr size_t kMaxPolicyText = 16u << 10;  // bytes
+inline constexpr size_t kMaxPolicyText = 64u << 10;  // bytes
 
 // A preset's name or a policy as YAML. Errors name the stage at fault, but not the field.
 absl::StatusOr<engine::Policy> ReadPolicy(const std::string& text);
