@@ -114,7 +114,7 @@ Row Refined(const Sequence& sequence, const Policy& policy, int layer, int kv_he
       }
     }
     for (double& s : scores) s = FlushTiny(s);
-    *noise += std::ldexp(1.0, -100);
+    *noise += std::ldexp(1.05, -100);
     *greatest = std::max(*greatest, Max(scores));
   }
   return scores;
