@@ -158,7 +158,7 @@ std::string DemoArena(const ModelConfig& config, const Task& task) {
   constexpr uint64_t kPage = 4096;
   const uint64_t extent_bytes = RoundUp(std::max<uint64_t>(64 << 10, block_bytes), std::lcm(block_bytes, kPage));
   const uint64_t extent_blocks = extent_bytes / block_bytes;
-  constexpr uint64_t kTokenBytes = 8;  // that the sidecar keeps beside every token: its position and its value's norm
+  constexpr uint64_t kTokenBytes = 12;  // kept beside every token: its position, its value's norm, its running score
   const uint64_t beside = RoundUp(extent_blocks * kBlockTokens * kTokenBytes, kPage);
   const uint64_t extents = (blocks + extent_blocks - 1) / extent_blocks;
 

@@ -277,7 +277,7 @@ absl::StatusOr<Policy> Preset(std::string_view name) {
     if (preset.name == name) return preset;
     names += (names.empty() ? "" : ", ") + preset.name;
   }
-  return absl::NotFoundError("there is no policy '" + std::string(name) + "'; choose one of " + names);
+  return absl::NotFoundError("there is no policy '" + std::string(name.substr(0, 64)) + "'; choose one of " + names);
 }
 
 std::vector<std::string> PresetNames() {

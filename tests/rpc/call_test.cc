@@ -89,7 +89,8 @@ TEST(CallTest, CancellingAtAnyMomentLeavesTheBooksExact) {
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::microseconds(round * 50));
       EXPECT_THAT(call(worker.stub(), context).error_code(),
                   AnyOf(grpc::StatusCode::OK, grpc::StatusCode::DEADLINE_EXCEEDED, grpc::StatusCode::CANCELLED,
-                        grpc::StatusCode::NOT_FOUND))
+                        grpc::StatusCode::NOT_FOUND,
+                        grpc::StatusCode::FAILED_PRECONDITION))  // busy: a cancelled call's job is still ending
           << name;
     }
   }

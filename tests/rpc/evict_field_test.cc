@@ -73,7 +73,7 @@ std::vector<Broken<R>> ItemCases() {
       {item([](S& s) { s.set_policy("name: x\nsignal: guess\n"); }),
        "sequences[0].policy is refused: policy line 2: signal is 'guess'"},
       {item([](S& s) { s.set_policy("name: x\nselect: block\n"); }), "sequences[0].policy is refused: "},
-      {item([](S& s) { s.set_policy(std::string(20'000, 'x')); }), "sequences[0].policy is refused: its text is 20000"},
+      {item([](S& s) { s.set_policy(std::string(70'000, 'x')); }), "sequences[0].policy is refused: its text is 70000"},
       {item([](S& s) { s.set_budget_tokens(0); }), "sequences[0].budget_tokens is 0; it must be 1 to 1073741824"},
       {item([](S& s) { s.set_budget_tokens(~0u); }), "sequences[0].budget_tokens is 4294967295"},
       {item([](S& s) { s.set_budget_ppm(0); }), "sequences[0].budget_ppm is 0; it must be 1 to 1000000"},

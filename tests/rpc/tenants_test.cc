@@ -84,7 +84,7 @@ TEST_F(TenantsTest, EveryFieldThatIsWrongIsNamed) {
                 {[](R& r) { r.set_policy("name: x\nhead: best\n"); }, "policy is refused: policy line 2: head"},
                 {[](R& r) { r.set_policy("name: x\nselect: block\n"); },
                  "policy is refused: head is uniform; it must be ada_floor"},
-                {[](R& r) { r.set_policy(std::string(16'385, 'x')); }, "policy is refused: its text is 16385 bytes"}},
+                {[](R& r) { r.set_policy(std::string(65'537, 'x')); }, "policy is refused: its text is 65537 bytes"}},
                [&](const R& request) { return Set(request); });
   EXPECT_EQ(Tenant().policy(), "h2o");
 }
