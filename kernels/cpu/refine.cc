@@ -170,7 +170,7 @@ std::vector<float> Refiner::PriorOverHeads(const Refinement& refinement, ThreadP
       for (size_t head = 0; head < heads; ++head) {
         const auto unit = of_unit(positions, head);
         auto position = std::ranges::lower_bound(unit, first);
-        float* gamma = &prior[offsets_[head] + static_cast<size_t>(position - unit.begin())];
+        auto gamma = of_unit(prior, head).begin() + (position - unit.begin());
         for (; position != unit.end() && *position < first + kPositionsAtATime; ++position, ++gamma) {
           body(sums[*position - first], *gamma);
         }
