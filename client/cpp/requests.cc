@@ -12,22 +12,8 @@ int Budgets(const Options& options) {
   return options.budget_tokens.has_value() + options.budget_ppm.has_value() + options.budget_bytes.has_value();
 }
 
-// What an eviction and an observation have in common.
-template <class Options, class Item>
-void FillCommon(const Options& options, Item& item) {
-  item.set_policy(options.policy);
-  if (options.budget_tokens) item.set_budget_tokens(*options.budget_tokens);
-  if (options.budget_ppm) item.set_budget_ppm(*options.budget_ppm);
-  if (options.budget_bytes) item.set_budget_bytes(*options.budget_bytes);
-  if (options.window.rows == 0) return;
-  v1::Window& window = *item.mutable_window();
-  window.set_rows(options.window.rows);
-  window.set_dtype(static_cast<v1::DType>(options.window.dtype));
-  window.set_slot(options.window.slot);
-  window.mutable_positions()->Assign(options.window.positions.begin(), options.window.positions.end());
-}
-
-void FillInputs(const Inputs& inputs, v1::EvictSequence& item) {
+template <class Item>
+void FillInputs(const Inputs& inputs, Item& item) {
   const struct {
     const std::optional<uint64_t>& offset;
     v1::Input* (v1::Inputs::*input)();
@@ -41,6 +27,22 @@ void FillInputs(const Inputs& inputs, v1::EvictSequence& item) {
   }
 }
 
+// What an eviction and an observation have in common.
+template <class Options, class Item>
+void FillCommon(const Options& options, Item& item) {
+  item.set_policy(options.policy);
+  if (options.budget_tokens) item.set_budget_tokens(*options.budget_tokens);
+  if (options.budget_ppm) item.set_budget_ppm(*options.budget_ppm);
+  if (options.budget_bytes) item.set_budget_bytes(*options.budget_bytes);
+  FillInputs(options.inputs, item);
+  if (options.window.rows == 0) return;
+  v1::Window& window = *item.mutable_window();
+  window.set_rows(options.window.rows);
+  window.set_dtype(static_cast<v1::DType>(options.window.dtype));
+  window.set_slot(options.window.slot);
+  window.mutable_positions()->Assign(options.window.positions.begin(), options.window.positions.end());
+}
+
 }  // namespace
 
 absl::Status Fill(const EvictOptions& options, v1::EvictSequence& item) {
@@ -49,7 +51,6 @@ absl::Status Fill(const EvictOptions& options, v1::EvictSequence& item) {
         absl::StrCat("EvictOptions has ", budgets, " budgets: set one of budget_tokens, budget_ppm and budget_bytes"));
   }
   FillCommon(options, item);
-  FillInputs(options.inputs, item);
   if (options.if_version) item.set_if_version(*options.if_version);
   item.set_lazy(options.lazy);
   item.set_plan_only(options.plan_only);

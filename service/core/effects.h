@@ -216,7 +216,8 @@ struct CompactUnits {  // answered by UnitsCompacted
   JobId job = 0;
   std::vector<CompactTo> units;
 };
-// Asks a job to stop before its next units. What is already under way still answers.
+// Asks a job to stop before its next layer. What is already under way still answers, and a wave that begins within a
+// layer is still compacted to that layer's end.
 struct CancelJob {
   JobId job = 0;
 };

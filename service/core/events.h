@@ -178,7 +178,7 @@ struct EvictPlanned {
   std::vector<int32_t> scored;  // [units] of `kept`, those with a running score, the first ones; empty: none
   EvictTimes times;
 };
-// A wave of units is copied and published, in the order given; on a cancel, the first `units` of it.
+// A wave of units is copied and published, in the order given; on a cancel, the first `units` of it, to a layer's end.
 struct UnitsCompacted {
   JobId job = 0;
   uint32_t units = 0;

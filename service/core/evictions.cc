@@ -40,7 +40,7 @@ bool Core::State::StartEvict(Lease& lease, const EvictItem& item, Job&& job, Evi
     return false;
   }
   if (item.lazy && !Due(lease, sequence, item, result)) {
-    if (item.request_id != 0) sequence.last = {item.request_id, item.request_hash, result};
+    if (item.request_id != 0) Remember(sequence, item.request_id, item.request_hash, result);
     return false;
   }
   result.outcome = CheckJobs(lease);
@@ -82,10 +82,12 @@ bool Core::State::StartEvict(Lease& lease, const EvictItem& item, Job&& job, Evi
 bool Core::State::Due(const Lease& lease, const Sequence& sequence, const EvictItem& item, EvictResult& result) const {
   const int32_t budget = budget_tokens(*lease.spec, *item.spec, sequence.written);
   if (budget < 1) return true;  // the device says what is wrong with it
+  // A plan divides its budget over the units as it sees fit; it says nothing of another budget.
+  const bool same = budget_tokens(*lease.spec, *item.spec, sequence.planned_at) == sequence.planned_budget;
   std::vector<int32_t> residents;
   for (const Unit& unit : sequence.units) {
     residents.push_back(ResidentsAt(unit, sequence.written));
-    const int32_t may_keep = unit.planned < 0 ? budget : unit.planned;
+    const int32_t may_keep = unit.planned < 0 || !same ? budget : unit.planned;
     if (residents.back() - static_cast<int32_t>(KVS_BLOCK_TOKENS) >= may_keep) return true;
   }
   result.no_op = true;

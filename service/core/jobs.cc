@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "service/core/request.h"
 #include "service/core/state.h"
 
 namespace kvsteward::core {
@@ -30,7 +31,7 @@ bool Fits(const EvictPlanned& event, const Job& job, const Sequence& sequence) {
 
 template <typename ReplyKind, typename Result>
 void Core::State::Deliver(const Job& job, Sequence& sequence, const Result& result) {
-  if (result.outcome.ok() && job.request_id != 0) sequence.last = {job.request_id, job.request_hash, result};
+  if (result.outcome.ok() && job.request_id != 0) Remember(sequence, job.request_id, job.request_hash, result);
   if (job.call == 0) return;
   DeviceCall& call = device_calls.at(job.call);
   std::get<ReplyKind>(call.reply).results[job.item] = result;
@@ -126,6 +127,7 @@ void Core::State::StopJob(Job& job) {
   job.cancelled = true;
   if (job.stage != JobStage::kShort) return Emit(CancelJob{job.id});
   Lease& lease = leases.at(job.lease);
+  if (WithinLayer(lease, job, job.settled)) return;  // its next wave is the last
   std::erase(lease.short_jobs, job.id);
   Conclude(lease, job);
   ServeShortJobs(lease);

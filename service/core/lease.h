@@ -22,7 +22,7 @@
 namespace kvsteward::core {
 
 // The last request of a sequence that carried an id and was carried out. A refusal changes nothing, so it is not kept:
-// repeating it tries again.
+// repeating it tries again. Results are kept without their policies, which may be large.
 struct LastRequest {
   uint64_t id = 0;  // 0: none
   uint64_t hash = 0;
@@ -45,11 +45,13 @@ struct Sequence {
   int32_t reserved = 0;  // room, in tokens seen
   uint64_t version = 1;
   std::vector<Unit> units;
-  int32_t observed = 0;      // rows of tokens below it are in the running scores,
-  PolicyRef accumulated;     // which are those of this policy's first stages
-  uint8_t norms = 0;         // kind of value norm that the units' `normed` counts
-  uint64_t blocks = 0;       // of all rows
-  uint32_t longest_row = 0;  // in blocks; while a job runs, at least that
+  int32_t observed = 0;        // rows of tokens below it are in the running scores,
+  PolicyRef accumulated;       // which are those of this policy's first stages
+  int32_t planned_at = 0;      // tokens seen when the last plan was carried out, the one that Unit::planned is of,
+  int32_t planned_budget = 0;  // and its budget in tokens
+  uint8_t norms = 0;           // kind of value norm that the units' `normed` counts
+  uint64_t blocks = 0;         // of all rows
+  uint32_t longest_row = 0;    // in blocks; while a job runs, at least that
   TablePlace table;
   Run table_run;  // its place in Lease::tables
   Run plan;       // its place in Lease::plans, count 0 if it has none

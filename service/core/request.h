@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,13 @@ const Result* Repeated(const Sequence& sequence, const Request& request, Outcome
                           "; use a new one"),
              {}};
   return nullptr;
+}
+
+// Keeps the result of a job's request for repetition. A repeated result has no policy: it was counted before.
+template <typename Result>
+void Remember(Sequence& sequence, uint64_t request_id, uint64_t request_hash, Result result) {
+  result.policy = nullptr;
+  sequence.last = {request_id, request_hash, std::move(result)};
 }
 
 inline Outcome CheckIdle(const Sequence& sequence) {

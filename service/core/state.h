@@ -160,6 +160,7 @@ struct Core::State {
   void QueueWave(Lease& lease, Job& job);
   void ServeShortJobs(Lease& lease);
   bool SendWave(Lease& lease, Job& job);
+  bool WithinLayer(const Lease& lease, const Job& job, size_t i) const;
   void Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& done);
   void Conclude(Lease& lease, Job& job);
 

@@ -27,6 +27,7 @@ using Secret = std::array<uint8_t, 16>;  // a ticket or a lease key
 struct Shape {
   int32_t units = 0;         // layers * kv heads
   uint64_t block_bytes = 0;  // K and V of 16 tokens of one unit
+  int32_t kv_heads = 1;      // units of a layer; they are neighbours
   bool operator==(const Shape&) const = default;
 };
 

@@ -5,6 +5,9 @@
 // reserve), a wave only moves blocks from free to the job, and what it frees when it settles is never less than what it
 // took. So free blocks plus blocks of waves under way are always at least the longest row, and a unit never needs more
 // than its own row: a job that finds too few has another's wave under way before it, and the device answers every wave.
+//
+// A cancelled job goes on to the end of the layer it has begun: kv heads that are evicted as one must go on holding the
+// same tokens. So a wave has whole layers if free blocks suffice for one.
 #include <algorithm>
 #include <utility>
 
@@ -13,6 +16,12 @@
 #include "service/core/state.h"
 
 namespace kvsteward::core {
+
+// Whether the job's shrinking unit `i` is of the same layer as the one before it.
+bool Core::State::WithinLayer(const Lease& lease, const Job& job, size_t i) const {
+  const auto layer = [&](size_t j) { return job.shrinking[j] / static_cast<uint32_t>(lease.shape.kv_heads); };
+  return i > 0 && i < job.shrinking.size() && layer(i - 1) == layer(i);
+}
 
 void Core::State::QueueWave(Lease& lease, Job& job) {
   job.stage = JobStage::kShort;
@@ -25,13 +34,23 @@ void Core::State::ServeShortJobs(Lease& lease) {
   while (!lease.short_jobs.empty() && SendWave(lease, jobs.at(lease.short_jobs.front()))) lease.short_jobs.pop_front();
 }
 
-// Sends as many units as free blocks suffice for; false if there are too few for the next one.
+// Sends as many layers as free blocks suffice for, or else as many units of one; false if there are too few blocks for
+// the next one. A cancelled job's wave ends with the layer.
 bool Core::State::SendWave(Lease& lease, Job& job) {
-  for (; job.sent < job.shrinking.size(); ++job.sent) {
-    const uint32_t unit = job.shrinking[job.sent];
-    const uint32_t blocks = BlocksFor(static_cast<uint64_t>(job.result.kept[unit]));
-    if (blocks > lease.blocks.free()) break;
-    job.wave.push_back({unit, lease.blocks.Take(blocks)});
+  const auto blocks_of = [&job](size_t i) {
+    return BlocksFor(static_cast<uint64_t>(job.result.kept[job.shrinking[i]]));
+  };
+  while (job.sent < job.shrinking.size()) {
+    size_t end = job.sent;
+    uint64_t blocks = 0;
+    do {
+      blocks += blocks_of(end++);
+    } while (WithinLayer(lease, job, end));
+    if (blocks > lease.blocks.free() && !job.wave.empty()) break;
+    for (; job.sent < end && blocks_of(job.sent) <= lease.blocks.free(); ++job.sent) {
+      job.wave.push_back({job.shrinking[job.sent], lease.blocks.Take(blocks_of(job.sent))});
+    }
+    if (job.sent < end || job.cancelled) break;
   }
   if (job.wave.empty()) return false;
   job.stage = JobStage::kCompacting;
@@ -56,7 +75,8 @@ void Core::State::On(const UnitsCompacted& event) {
     }
   }
   job.result.times.compact_us += event.compact_us;
-  if (job.cancelled || done < wave.size() || job.settled == job.shrinking.size()) {
+  const bool stops = job.cancelled && !WithinLayer(lease, job, job.settled);
+  if (stops || done < wave.size() || job.settled == job.shrinking.size()) {
     Conclude(lease, job);
     ServeShortJobs(lease);
   } else {
@@ -91,6 +111,8 @@ void Core::State::Conclude(Lease& lease, Job& job) {
     result.blocks_freed += ShortenRows(lease, sequence, sequence.written);
     ++sequence.version;
     for (size_t u = 0; u < sequence.units.size(); ++u) sequence.units[u].planned = result.kept[u];
+    sequence.planned_at = sequence.written;
+    sequence.planned_budget = result.budget_tokens;
   }
   uint64_t evicted = 0;  // tokens
   for (size_t u = 0; u < sequence.units.size(); ++u) {

@@ -1,6 +1,9 @@
 #include "service/device/device.h"
 
+#include <new>
 #include <utility>
+
+#include "absl/status/status.h"
 
 namespace kvsteward::device {
 
@@ -98,8 +101,15 @@ void Device::Answer(Entry& entry, core::Event answer) {
 }
 
 std::optional<core::Event> Device::RunItem(Entry& entry) {
-  if (entry.wave) return entry.job->CompactLayer(*engine_, *entry.wave);
-  return entry.job->PlanLayer(*engine_);
+  try {
+    if (entry.wave) return entry.job->CompactLayer(*engine_, *entry.wave);
+    return entry.job->PlanLayer(*engine_);
+  } catch (const std::bad_alloc&) {
+    if (entry.wave) return entry.job->StopCompacting();
+    return entry.job->Refuse(
+        absl::ResourceExhaustedError("the job needs more memory than the machine has left, and nothing was changed; "
+                                     "evict earlier, or use a policy that reads less"));
+  }
 }
 
 void Device::Run() {

@@ -37,12 +37,13 @@ class Device {
   // never calls on_event again.
   void Stop();
 
-  // A new job, answered by EvictPlanned. REQUIRES: as EvictJob; no job has this id.
+  // A new job, answered by EvictPlanned; a job that runs out of memory is refused. REQUIRES: as EvictJob; no job has
+  // this id.
   void RunEvict(core::RunEvict effect, std::shared_ptr<memory::LeasePool> pool);
   // The next wave of a job that has answered, answered by UnitsCompacted.
   void CompactUnits(core::CompactUnits effect);
-  // The job stops within the layer that is scored, or before its next unit. What was asked is still answered, by how
-  // far it came.
+  // The job stops within the layer that is scored, or before the next layer is compacted. What was asked is still
+  // answered, by how far it came.
   void CancelJob(core::JobId job);
   // The job is over, answered by JobEnded when nothing of it runs and it has let go of its lease's pool. What still
   // runs is cancelled and answers first.

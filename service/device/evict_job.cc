@@ -157,10 +157,8 @@ core::EvictPlanned EvictJob::FinishEvict() {
     answer.kept = plan_.kept;
     answer.unsplit_layers = plan_.unsplit_layers;
     if (ask_.policy->reads_norms()) answer.norms = NameOf(ask_.policy->norm());
-    if (ask_.policy->running() && !ask_.plan_only) {
-      planner_->CommitRunning();
-      answer.observed_tokens = observed_;
-    }
+    const bool commits = ask_.policy->running() && !ask_.plan_only;
+    if (commits) answer.observed_tokens = observed_;
     // What compaction takes along.
     for (size_t u = 0; u < units_.size(); ++u) {
       engine::UnitView& unit = units_[u];
@@ -168,6 +166,7 @@ core::EvictPlanned EvictJob::FinishEvict() {
       if (answer.observed_tokens > 0) unit.scored = unit.length;
       answer.scored.push_back(CountBits(plan_.UnitMask(static_cast<int32_t>(u)), unit.scored));
     }
+    if (commits) planner_->CommitRunning();  // last: nothing is left that could fail
   }
   planner_.reset();
   return answer;
@@ -178,9 +177,13 @@ std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engin
   const engine::Geometry& geometry = pool_->spec().geometry;
   const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
   const std::span<const core::CompactTo> left = std::span(wave.units).subspan(progress_.units);
-  const std::span<const core::CompactTo> next = left.first(std::min(left.size(), size_t(geometry.kv_heads)));
-  bool stopped = cancelled_;
+  const auto layer_of = [&](const core::CompactTo& to) { return int64_t{to.unit} / geometry.kv_heads; };
+  const int64_t layer = layer_of(left.front());
+  const auto end = std::find_if(left.begin(), left.end(), [&](const auto& to) { return layer_of(to) != layer; });
+  const std::span<const core::CompactTo> next(left.begin(), end);
+  bool stopped = cancelled_ && layer != layer_;
   if (!stopped) {
+    layer_ = layer;
     std::vector<engine::UnitCompaction> units;
     units.reserve(next.size());
     for (const core::CompactTo& to : next) {
@@ -196,6 +199,10 @@ std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engin
   }
   progress_.compact_us += MicrosecondsSince(start);
   if (!stopped && progress_.units < wave.units.size()) return std::nullopt;
+  return StopCompacting();
+}
+
+core::UnitsCompacted EvictJob::StopCompacting() {
   progress_.job = ask_.job;
   return std::exchange(progress_, {});
 }

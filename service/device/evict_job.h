@@ -30,22 +30,25 @@ class EvictJob {
 
   const core::RunEvict& ask() const { return ask_; }
 
-  // From any thread: stops within the layer that is scored, or before the next units are compacted.
+  // From any thread: stops within the layer that is scored, or before the next layer is compacted.
   void Cancel() { cancelled_ = true; }
 
   // Takes the planner's or observer's next step. The answer comes with the last one, or with what was refused; running
   // scores change with the last one only.
   std::optional<core::EvictPlanned> PlanLayer(engine::Engine& engine);
-  // Compacts the next units of the wave, at most as many as a layer has. The answer comes with the last one, or with
-  // how far it came. REQUIRES: planning ended well and was no no-op; the same wave until it is answered; a unit is
-  // compacted once.
+  // Compacts the next units of the wave, all that are of one layer. The answer comes with the last one, or with how far
+  // it came: a cancelled job stops at a layer's end, so that all of the layer's units are old or all are new. REQUIRES:
+  // planning ended well and was no no-op; the same wave until it is answered; a unit is compacted once.
   std::optional<core::UnitsCompacted> CompactLayer(engine::Engine& engine, const core::CompactUnits& wave);
+
+  // The answers of a job whose last step ran out of memory: a plan that is refused, a wave that came so far.
+  core::EvictPlanned Refuse(const absl::Status& status) const;
+  core::UnitsCompacted StopCompacting();
 
  private:
   absl::Status Start(engine::Engine& engine);
   absl::Status CheckAccumulated() const;
   bool finished() const { return planner_ ? planner_->finished() : observer_->finished(); }
-  core::EvictPlanned Refuse(const absl::Status& status) const;
   // REQUIRES: finished().
   core::EvictPlanned FinishObserve();
   core::EvictPlanned FinishEvict();
@@ -65,6 +68,7 @@ class EvictJob {
   std::optional<engine::Observer> observer_;        // of an Observe
   engine::Plan plan_;
   core::UnitsCompacted progress_;  // of the wave
+  int64_t layer_ = -1;             // whose units were compacted last; waves may cut it
 };
 
 }  // namespace kvsteward::device

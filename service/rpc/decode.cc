@@ -111,7 +111,7 @@ absl::StatusOr<core::AttachAsked> Decode(const v1::AttachRequest& request) {
                                       static_cast<uint64_t>(geometry.query_heads) * spec->window_rows * row_bytes);
   spec->input_bytes = request.input_bytes();
   const auto to_pages = [](uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; };
-  asked.shape = {geometry.units(), geometry.block_bytes()};
+  asked.shape = {geometry.units(), geometry.block_bytes(), geometry.kv_heads};
   asked.statistics_bytes = to_pages(spec->inputs_offset() + spec->input_bytes);
   asked.plan_bytes = to_pages(request.plan_bytes());
   asked.spec = std::move(spec);

@@ -182,6 +182,7 @@ void Metrics::CountCall(const std::string& method, int code, double seconds) {
 }
 
 void Metrics::CountEviction(const std::string& tenant, const core::EvictResult& result) {
+  if (result.policy == nullptr) return;  // a repetition
   const Labels labels = LabelsOf(tenant, *result.policy);
   impl_->evictions.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
   if (result.no_op) return;  // lazy ones are asked for at every step
@@ -202,6 +203,7 @@ void Metrics::CountEviction(const std::string& tenant, const core::EvictResult& 
 }
 
 void Metrics::CountObservation(const std::string& tenant, int32_t rows, const core::ObserveResult& result) {
+  if (result.policy == nullptr) return;  // a repetition
   const Labels labels = LabelsOf(tenant, *result.policy);
   impl_->observations.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
   if (!result.outcome.ok()) return;

@@ -16,8 +16,8 @@ inline constexpr uint64_t kBlock = kShape.block_bytes;
 
 // A live worker with one sequence of so many tokens, all written unless said otherwise.
 struct Evicting {
-  explicit Evicting(int32_t reserved, int32_t written_tokens = -1, Config config = SmallConfig())
-      : world(std::move(config)), worker(world.Live("a", kShape)) {
+  explicit Evicting(int32_t reserved, int32_t written_tokens = -1, Config config = SmallConfig(), Shape shape = kShape)
+      : world(std::move(config)), worker(world.Live("a", shape)) {
     written = written_tokens < 0 ? reserved : written_tokens;
     Add(1, reserved);
   }
@@ -34,11 +34,13 @@ struct Evicting {
     return runs.size() > before ? runs.back().job : 0;
   }
   EvictAsked Item(SequenceId id = 1) const { return EvictOf(worker, id, written); }
-  // The device's plan for a job.
-  void Plan(const EvictPlanned& planned) {
+  // The device's plan for a job, by default for the budget that was asked for.
+  void Plan(EvictPlanned planned) {
     for (size_t i = 0; i < world.open().size(); ++i) {
       const auto* run = std::get_if<RunEvict>(&world.open()[i]);
-      if (run != nullptr && run->job == planned.job) return world.AnswerOpen(i, planned);
+      if (run == nullptr || run->job != planned.job) continue;
+      if (planned.budget_tokens == 0 && run->spec != nullptr) planned.budget_tokens = run->spec->budget_tokens;
+      return world.AnswerOpen(i, planned);
     }
     FAIL() << "job " << planned.job << " is not being planned";
   }

@@ -215,6 +215,8 @@ TEST(Evict, ReplaysItsResult) {
   EXPECT_TRUE(e.world.open().empty());
   EXPECT_EQ(again.blocks_freed, first.blocks_freed);
   EXPECT_EQ(again.version, 2u);
+  EXPECT_NE(first.policy, nullptr);
+  EXPECT_EQ(again.policy, nullptr);  // that it is a repetition shows in this
   asked.items[0].request_hash = 81;
   e.world.Ask(asked);
   EXPECT_THAT(e.Result(e.world.last_call()).outcome, RefusedWith(Code::kInvalidArgument, "request_id 8"));
@@ -240,6 +242,45 @@ TEST(Waves, TakeAsManyUnitsAsFreeBlocksSufficeFor) {
   small.Ask(small.Item());
   small.Plan(PlanOf(1, {40, 40}));  // 3 blocks each: one wave
   EXPECT_EQ(small.world.Open<CompactUnits>().at(0).units.size(), 2u);
+}
+
+// Two layers of two units; one extent of 16 blocks.
+constexpr Shape kLayers{4, 256, 2};
+
+TEST(Waves, AreWholeLayersIfFreeBlocksSufficeForOne) {
+  Evicting e(48, 48, SmallConfig(), kLayers);  // 4 times 3 blocks, which leaves 4
+  const JobId job = e.Ask(e.Item());
+  e.Plan(PlanOf(job, {10, 10, 20, 20}));  // 1 + 1, and 2 + 2
+  EXPECT_EQ(e.world.Open<CompactUnits>().at(0).units.size(), 2u);
+  e.Compacted(job, 2);
+  EXPECT_EQ(e.world.Open<CompactUnits>().at(0).units.size(), 2u);
+  e.world.FinishAll();
+
+  Evicting roomy(48, 48, SmallConfig(), kLayers);
+  roomy.Ask(roomy.Item());
+  roomy.Plan(PlanOf(1, {10, 10, 10, 10}));
+  EXPECT_EQ(roomy.world.Open<CompactUnits>().at(0).units.size(), 4u);
+  roomy.world.FinishAll();
+}
+
+TEST(Waves, OfACancelledJobEndWithTheLayer) {
+  Evicting e(48, 48, SmallConfig(), kLayers);
+  const JobId job = e.Ask(e.Item());
+  e.Plan(PlanOf(job, {40, 40, 40, 40}));  // 3 blocks each: room for one unit
+  ASSERT_EQ(e.world.Open<CompactUnits>().at(0).units.size(), 1u);
+  e.world.Post(CallCancelled{e.world.last_call()});
+  e.Compacted(job, 1);
+  ASSERT_EQ(e.world.Open<CompactUnits>().size(), 1u);
+  ASSERT_EQ(e.world.Open<CompactUnits>()[0].units.size(), 1u);
+  EXPECT_EQ(e.world.Open<CompactUnits>()[0].units[0].unit, 1u);
+  e.Compacted(job, 1);
+  EXPECT_EQ(e.world.Open<EndJob>().size(), 1u);
+  e.world.FinishAll();
+  const std::vector<Unit> units = e.Units();
+  for (size_t u = 0; u < units.size(); ++u) {
+    EXPECT_EQ(units[u].kept, u < 2 ? 40 : 0) << u;
+    EXPECT_EQ(units[u].base, u < 2 ? 48 : 0) << u;
+  }
 }
 
 TEST(Waves, OfOneJobWaitForAnothers) {

@@ -43,6 +43,19 @@ TEST(Lazy, EvictionCountsFromWhatTheLastPlanLeftEachUnit) {
   e.world.FinishAll();
 }
 
+TEST(Lazy, EvictionCountsFromTheBudgetIfThatIsAnother) {
+  Evicting e(200, 60);
+  e.Evict(Lazy(e, 60, 30), {20, 40});
+  EXPECT_EQ(e.Ask(Lazy(e, 60, 30)), 0u);
+  EXPECT_EQ(e.Ask(Lazy(e, 60, 25)), 0u);  // 40 are less than a block above it
+  EXPECT_NE(e.Ask(Lazy(e, 60, 24)), 0u);
+  e.world.FinishAll();
+  e.world.Must<ReserveReply>(ReserveOf(e.worker, 1, 200, 60));
+  EXPECT_EQ(e.Ask(Lazy(e, 76, 50)), 0u);  // 36 and 56: a block above the plan, but the budget is larger now
+  EXPECT_NE(e.Ask(Lazy(e, 76, 30)), 0u);
+  e.world.FinishAll();
+}
+
 TEST(Lazy, EvictionAfterACancelledOneIsDueForWhatIsLeftToDo) {
   Evicting e(64);
   const JobId job = e.Ask(Lazy(e, 64, 30));

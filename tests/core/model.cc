@@ -113,6 +113,7 @@ void Model::Before(const Event& event) {
       }
       Give(lease, row);
     }
+    job.cut = job.cut || done->units < job.wave.size();
     job.wave.clear();
   } else if (const auto* over = std::get_if<JobEnded>(&event)) {
     const auto found = jobs_.find(over->job);
@@ -224,7 +225,8 @@ void Model::Carry(const Event& event, const Effect& effect) {
     CarryRunEvict(event, *run);
   } else if (const auto* compact = std::get_if<CompactUnits>(&effect)) {
     ModelJob& job = jobs_.at(compact->job);
-    EXPECT_TRUE(job.moving && job.wave.empty() && !job.ended && !job.cancelled);
+    EXPECT_TRUE(job.moving && job.wave.empty() && !job.ended);
+    EXPECT_TRUE(!job.cancelled || WithinLayer(job)) << "a cancelled job goes on with another layer";
     EXPECT_FALSE(compact->units.empty());
     job.wave = compact->units;
     for (const CompactTo& unit : compact->units) {
@@ -262,7 +264,8 @@ void Model::CarryRunEvict(const Event& event, const RunEvict& run) {
       job.plan_only = item.plan_only;
       if (!item.lazy || item.spec->budget_tokens < 1) continue;
       EXPECT_TRUE(std::any_of(sequence.units.begin(), sequence.units.end(), [&](const ModelUnit& unit) {
-        return unit.ResidentsAt(job.written) >= (unit.planned < 0 ? item.spec->budget_tokens : unit.planned) + 16;
+        const int32_t budget = item.spec->budget_tokens;  // which may not be the plan's
+        return unit.ResidentsAt(job.written) >= (unit.planned < 0 ? budget : std::min(budget, unit.planned)) + 16;
       })) << "a lazy eviction that was not due";
     }
   }
@@ -316,7 +319,19 @@ void Model::CarryEndJob(ModelJob& job) {
     ++sequence.version;
     for (size_t u = 0; u < job.kept.size(); ++u) sequence.units[u].planned = job.kept[u];
   }
+  EXPECT_TRUE(job.cut || !WithinLayer(job)) << "a job ends within a layer";
   job.blocks_after = sequence.Blocks();
+}
+
+bool Model::WithinLayer(const ModelJob& job) const {
+  if (!job.moving || job.compacted == 0) return false;
+  const auto kv_heads = static_cast<size_t>(leases_.at(job.lease).shape.kv_heads);
+  std::vector<size_t> shrinking;
+  for (size_t u = 0; u < job.kept.size(); ++u) {
+    if (job.kept[u] < job.lengths[u]) shrinking.push_back(u);
+  }
+  const auto done = static_cast<size_t>(job.compacted);
+  return done < shrinking.size() && shrinking[done - 1] / kv_heads == shrinking[done] / kv_heads;
 }
 
 void Model::CarryReply(const Reply& reply) {
@@ -345,7 +360,7 @@ void Model::CarryReply(const Reply& reply) {
     EXPECT_EQ(reserved->extents, lease.extents);
   } else if (const auto* truncated = std::get_if<TruncateReply>(&reply.body)) {
     ModelSequence& sequence = *FindIn(lease, std::get<TruncateAsked>(event).sequence);
-    if (truncated->version == sequence.version) return;  // nothing to forget, or a repetition
+    if (truncated->version <= sequence.version) return;  // nothing to forget, or a repetition
     CarryTruncate(sequence, *truncated);
   } else if (const auto* evicted = std::get_if<EvictReply>(&reply.body)) {
     CarryEvictReply(reply.call, *evicted);

@@ -68,6 +68,7 @@ class Model {
     bool planned = false;
     bool moving = false;  // there is a plan that moves tokens
     bool ended = false;
+    bool cut = false;  // the device did less than a wave
     int32_t written = 0;
     std::vector<int32_t> lengths;
     std::vector<int32_t> kept;
@@ -93,6 +94,8 @@ class Model {
   void ExpectPolicy(const RunEvict& run, const PolicyRef& named);
   void CarryTruncate(ModelSequence& sequence, const TruncateReply& reply);
   void CarryEndJob(ModelJob& job);
+  // Whether the last unit compacted and the next one are of one layer.
+  bool WithinLayer(const ModelJob& job) const;
 
   struct ModelTenant {
     PolicyRef configured;

@@ -86,7 +86,9 @@ class Chaos {
                               Chance(80)};
     world_.Post(opened);
     if (Chance(10)) world_.Post(opened);
-    const Shape shape{static_cast<int32_t>(1 + Below(4)), std::vector<uint64_t>{64, 256, 768, 1024}[Below(4)]};
+    const auto kv_heads = static_cast<int32_t>(1 + Below(3));
+    const Shape shape{kv_heads * static_cast<int32_t>(1 + Below(2)),
+                      std::vector<uint64_t>{64, 256, 768, 1024}[Below(4)], kv_heads};
     client.attach = world_.AttachOf(last_socket_, shape, Below(3) * 1024);
     client.attach.statistics_bytes = Below(3000);
     clients_.push_back(std::move(client));
@@ -257,6 +259,7 @@ class Chaos {
       return planned;
     }
     planned.no_op = !run.observe && dice < 20;
+    if (run.spec != nullptr) planned.budget_tokens = run.spec->budget_tokens;
     if (planned.no_op) return planned;
     if (run.observe || (!run.plan_only && Chance(40))) {
       planned.observed_tokens = run.observed_tokens + UpTo(run.written_tokens - run.observed_tokens);

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <new>
+#include <string>
 #include <vector>
 
 #include "tests/device/lease_rig.h"
@@ -250,6 +252,31 @@ TEST_F(DeviceTest, WhatTheEngineRefusesIsTheAnswerAndOthersGoOn) {
     EXPECT_EQ(planned.outcome.code, planned.job == 7 ? core::Code::kInvalidArgument : core::Code::kOk);
     EXPECT_EQ(planned.outcome.message, planned.job == 7 ? "keys has NaN" : "");
   }
+}
+
+TEST_F(DeviceTest, AJobWithoutMemoryIsRefusedAndOthersGoOn) {
+  engine_->on_score = [](int64_t seen, int32_t layer) {
+    if (seen == 99 && layer == 1) throw std::bad_alloc();
+    return absl::OkStatus();
+  };
+  Start();
+  core::RunEvict large = Ask(7, "a", 1);
+  large.written_tokens = 99;
+  device_.RunEvict(large, rig_.pool());
+  device_.RunEvict(Ask(8, "b", 2), rig_.pool());
+  for (const core::Event& event : inbox_.Wait(2)) {
+    const auto& planned = std::get<core::EvictPlanned>(event);
+    EXPECT_EQ(planned.outcome.code, planned.job == 7 ? core::Code::kResourceExhausted : core::Code::kOk);
+    EXPECT_EQ(planned.outcome.message.find("more memory") != std::string::npos, planned.job == 7);
+    EXPECT_EQ(planned.kept.empty(), planned.job == 7);
+  }
+
+  engine_->on_compact = [] { throw std::bad_alloc(); };
+  device_.CompactUnits(LeaseRig::Wave(8, 0, 4, 2));
+  EXPECT_EQ(inbox_.WaitFor<core::UnitsCompacted>().units, 0u);
+  EXPECT_EQ(rig_.Word(0), 0u);
+  device_.EndJob(8);
+  inbox_.WaitFor<core::JobEnded>();
 }
 
 TEST_F(DeviceTest, StopsWithWorkLeft) {

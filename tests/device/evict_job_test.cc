@@ -207,6 +207,15 @@ TEST_F(EvictJobTest, ACancelledJobStopsBeforeTheNextLayerOrUnit) {
   EXPECT_EQ(rig_.Key(3, 99), LeaseRig::KeyOf(3, 99));  // the old rows are whole
 }
 
+TEST_F(EvictJobTest, ACancelledJobCompactsTheLayerThatItHasBegun) {
+  EvictJob job(rig_.Ask(6), rig_.pool());
+  EXPECT_TRUE(Plan(job).outcome.ok());
+  EXPECT_EQ(Compact(job, LeaseRig::Wave(6, 0, 1, 2)), 1u);  // free blocks sufficed for half of a layer
+  job.Cancel();
+  EXPECT_EQ(Compact(job, LeaseRig::Wave(6, 1, 4, 2)), 1u);
+  for (uint32_t u = 0; u < LeaseRig::kUnits; ++u) EXPECT_EQ(rig_.Word(u), u < 2 ? 3u : 0u);
+}
+
 TEST_F(EvictJobTest, ACancelledJobStopsWithinALayer) {
   // Whoever read these queries would refuse them.
   auto* const queries = reinterpret_cast<float*>(rig_.Statistics().data() + KVS_WINDOWS_OFFSET);

@@ -92,6 +92,7 @@ struct ObserveOptions {
   std::optional<uint32_t> budget_ppm;
   std::optional<uint64_t> budget_bytes;
   Window window;
+  Inputs inputs;  // classes, if the signal is over candidates only and the policy protects some
 };
 
 struct Evicted {
@@ -151,7 +152,8 @@ class Sequence {
 
   absl::StatusOr<Evicted> Evict(const EvictOptions& options);
   // Whether some unit has a block of residents more than the last eviction left it, or than `budget_tokens` before the
-  // first: evicting earlier would move much for little. Makes no call, so it may be asked at every step.
+  // first: evicting earlier would move much for little. Makes no call, so it may be asked at every step. It does not see
+  // that the budget was changed: Evict then.
   bool EvictionDue(uint32_t budget_tokens) const;
   // Adds query rows to the sequence's running scores, each row once and in order; returns how many tokens are observed.
   // ABORTED if rows are skipped or repeated.
