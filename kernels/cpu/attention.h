@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 #include "kvsteward/engine/paged.h"
 #include "kvsteward/engine/policy.h"
 

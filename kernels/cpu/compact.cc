@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/gather.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -14,7 +14,7 @@
 #include "kernels/cpu/element.h"
 #include "kernels/cpu/quadratic.h"
 #include "kernels/cpu/tiles.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 #include "kvsteward/engine/paged.h"
 
 namespace kvsteward::engine::cpu {

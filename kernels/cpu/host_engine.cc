@@ -6,7 +6,7 @@
 #include "kernels/cpu/score_layer.h"
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/policy/select.h"
+#include "kernels/plan/select.h"
 #include "kvsteward/engine/engine.h"
 
 namespace kvsteward::engine {

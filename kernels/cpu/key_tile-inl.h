@@ -11,7 +11,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/cpu/tiles.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvsteward::engine::cpu::HWY_NAMESPACE {

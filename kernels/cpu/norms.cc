@@ -9,7 +9,7 @@
 #include "kernels/cpu/element.h"
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/tiles.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // as in tiles.cc
 #undef HWY_TARGET_INCLUDE

@@ -7,7 +7,7 @@
 
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/element.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -9,7 +9,7 @@
 #include "kernels/cpu/pools.h"
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/tiles.h"
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 #include "kvsteward/engine/paged.h"
 #include "kvsteward/engine/policy.h"
 

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels/cpu/element.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -16,7 +16,7 @@
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/tiles.h"
 #include "kernels/cpu/value_summary.h"
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

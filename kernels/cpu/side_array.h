@@ -7,7 +7,7 @@
 #include <numeric>
 #include <span>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 #include "kvsteward/engine/paged.h"
 
 namespace kvsteward::engine::cpu {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "kernels/cpu/amx.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 // What these two add to SSE4's and AVX3's neighbours is not used here.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)

@@ -13,7 +13,7 @@
 #include <span>
 
 #include "hwy/aligned_allocator.h"
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 #include "kvsteward/engine/paged.h"
 
 namespace kvsteward::engine::cpu {

@@ -5,7 +5,7 @@
 
 #include "kernels/cpu/bad_numbers.h"
 #include "kernels/cpu/element.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -1,14 +1,14 @@
 // Head budgets against numbers worked out by hand; select_test compares them with the reference.
-#include "kernels/policy/allot.h"
+#include "kernels/plan/allot.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/policy/block_shares.h"
-#include "kernels/policy/parallel.h"
-#include "kernels/policy/radix.h"
+#include "kernels/plan/block_shares.h"
+#include "kernels/plan/parallel.h"
+#include "kernels/plan/radix.h"
 #include "kvsteward/engine/engine.h"
 
 namespace kvsteward::engine {

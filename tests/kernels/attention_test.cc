@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine::cpu {
 namespace {

@@ -1,5 +1,5 @@
 // How a budget is divided over layers: by hand, against definitions followed step by step, and at the edges.
-#include "kernels/policy/layer_budget.h"
+#include "kernels/plan/layer_budget.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -1,5 +1,5 @@
 // Known answers of Random123 1.09, kat_vectors: philox4x32, 10 rounds.
-#include "kernels/policy/philox.h"
+#include "kernels/plan/philox.h"
 
 #include <gtest/gtest.h>
 

@@ -12,7 +12,7 @@
 #include <random>
 #include <string>
 
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -1,5 +1,5 @@
 // Which residents are protected, on paged memory, against looking at them one by one.
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
 namespace {

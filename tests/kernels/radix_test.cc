@@ -1,5 +1,5 @@
 // Selection by digits against sorting: any rows, any bounds, any ties, any order of tasks.
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 
 #include <gtest/gtest.h>
 

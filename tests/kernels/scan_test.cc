@@ -1,5 +1,5 @@
 // Passes over a row of scores against loops, on every instruction set that this machine has.
-#include "kernels/policy/scan.h"
+#include "kernels/plan/scan.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Stages 7 and 8 of a layer against the reference's sorts: any scores, any budgets, any ties, every method.
-#include "kernels/policy/select.h"
+#include "kernels/plan/select.h"
 
 #include <gtest/gtest.h>
 

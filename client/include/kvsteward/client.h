@@ -152,8 +152,8 @@ class Sequence {
 
   absl::StatusOr<Evicted> Evict(const EvictOptions& options);
   // Whether some unit has a block of residents more than the last eviction left it, or than `budget_tokens` before the
-  // first: evicting earlier would move much for little. Makes no call, so it may be asked at every step. It does not see
-  // that the budget was changed: Evict then.
+  // first: evicting earlier would move much for little. Makes no call, so it may be asked at every step. It does not
+  // see that the budget was changed: Evict then.
   bool EvictionDue(uint32_t budget_tokens) const;
   // Adds query rows to the sequence's running scores, each row once and in order; returns how many tokens are observed.
   // ABORTED if rows are skipped or repeated.

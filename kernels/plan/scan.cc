@@ -1,11 +1,11 @@
-#include "kernels/policy/scan.h"
+#include "kernels/plan/scan.h"
 
 #include <algorithm>
 #include <cstddef>
 
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/policy/scan.cc"
+#define HWY_TARGET_INCLUDE "kernels/plan/scan.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 

@@ -1,4 +1,4 @@
-#include "kernels/policy/select.h"
+#include "kernels/plan/select.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -6,12 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/policy/allot.h"
-#include "kernels/policy/block_shares.h"
-#include "kernels/policy/radix.h"
-#include "kernels/policy/top_k_random.h"
-#include "kernels/policy/two_lists.h"
-#include "kernels/policy/two_stage.h"
+#include "kernels/plan/allot.h"
+#include "kernels/plan/block_shares.h"
+#include "kernels/plan/radix.h"
+#include "kernels/plan/top_k_random.h"
+#include "kernels/plan/two_lists.h"
+#include "kernels/plan/two_stage.h"
 
 namespace kvsteward::engine {
 namespace {

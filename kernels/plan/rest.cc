@@ -1,9 +1,9 @@
-#include "kernels/policy/rest.h"
+#include "kernels/plan/rest.h"
 
 #include <algorithm>
 #include <cstddef>
 
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 
 namespace kvsteward::engine {
 namespace {

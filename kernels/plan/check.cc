@@ -1,4 +1,4 @@
-#include "kernels/policy/check.h"
+#include "kernels/plan/check.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/policy/block_shares.h"
+#include "kernels/plan/block_shares.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <queue>
 #include <utility>
 
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 #include "kvsteward/engine/tensor.h"
 
 namespace kvsteward::engine {

@@ -1,4 +1,4 @@
-#include "kernels/policy/layer_budget.h"
+#include "kernels/plan/layer_budget.h"
 
 #include <algorithm>
 #include <bit>
@@ -9,9 +9,9 @@
 #include <queue>
 #include <tuple>
 
-#include "kernels/policy/allot.h"
-#include "kernels/policy/radix.h"
-#include "kernels/policy/scan.h"
+#include "kernels/plan/allot.h"
+#include "kernels/plan/radix.h"
+#include "kernels/plan/scan.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -2,7 +2,7 @@
 // thread-safe.
 #pragma once
 
-#include "kernels/policy/parallel.h"
+#include "kernels/plan/parallel.h"
 #include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
 #include "kvsteward/engine/policy.h"

@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/policy/parallel.h"
-#include "kernels/policy/scan.h"
+#include "kernels/plan/parallel.h"
+#include "kernels/plan/scan.h"
 
 namespace kvsteward::engine {
 

@@ -1,10 +1,10 @@
-#include "kernels/policy/protect.h"
+#include "kernels/plan/protect.h"
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 
-#include "kernels/policy/row.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
 namespace {

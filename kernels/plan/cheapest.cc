@@ -1,11 +1,11 @@
-#include "kernels/policy/cheapest.h"
+#include "kernels/plan/cheapest.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <vector>
 
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 
 namespace kvsteward::engine {
 namespace {

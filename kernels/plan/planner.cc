@@ -7,9 +7,9 @@
 #include <string>
 #include <utility>
 
-#include "kernels/policy/check.h"
-#include "kernels/policy/layer_budget.h"
-#include "kernels/policy/protect.h"
+#include "kernels/plan/check.h"
+#include "kernels/plan/layer_budget.h"
+#include "kernels/plan/protect.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/policy/parallel.h"
+#include "kernels/plan/parallel.h"
 
 namespace kvsteward::engine {
 

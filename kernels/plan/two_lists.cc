@@ -1,11 +1,11 @@
-#include "kernels/policy/two_lists.h"
+#include "kernels/plan/two_lists.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <vector>
 
-#include "kernels/policy/radix.h"
-#include "kernels/policy/rest.h"
+#include "kernels/plan/radix.h"
+#include "kernels/plan/rest.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/policy/parallel.h"
+#include "kernels/plan/parallel.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {

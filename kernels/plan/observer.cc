@@ -1,7 +1,7 @@
 // Rows of queries into running scores, a layer per step.
 #include <utility>
 
-#include "kernels/policy/check.h"
+#include "kernels/plan/check.h"
 #include "kvsteward/engine/planner.h"
 
 namespace kvsteward::engine {

@@ -1,4 +1,4 @@
-#include "kernels/policy/radix.h"
+#include "kernels/plan/radix.h"
 
 #include <algorithm>
 #include <array>

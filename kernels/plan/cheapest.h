@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/policy/allot.h"
+#include "kernels/plan/allot.h"
 
 namespace kvsteward::engine {
 

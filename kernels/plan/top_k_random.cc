@@ -1,13 +1,13 @@
-#include "kernels/policy/top_k_random.h"
+#include "kernels/plan/top_k_random.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "kernels/policy/philox.h"
-#include "kernels/policy/radix.h"
-#include "kernels/policy/rest.h"
-#include "kernels/policy/row.h"
+#include "kernels/plan/philox.h"
+#include "kernels/plan/radix.h"
+#include "kernels/plan/rest.h"
+#include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
 namespace {

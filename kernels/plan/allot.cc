@@ -1,12 +1,12 @@
-#include "kernels/policy/allot.h"
+#include "kernels/plan/allot.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
 #include <utility>
 
-#include "kernels/policy/cheapest.h"
-#include "kernels/policy/radix.h"
+#include "kernels/plan/cheapest.h"
+#include "kernels/plan/radix.h"
 
 namespace kvsteward::engine {
 namespace {

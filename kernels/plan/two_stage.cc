@@ -1,9 +1,9 @@
-#include "kernels/policy/two_stage.h"
+#include "kernels/plan/two_stage.h"
 
 #include <vector>
 
-#include "kernels/policy/radix.h"
-#include "kernels/policy/rest.h"
+#include "kernels/plan/radix.h"
+#include "kernels/plan/rest.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
