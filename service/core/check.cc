@@ -28,7 +28,7 @@ absl::Status CheckCover(const std::string& what, std::vector<Run> runs, uint64_t
   return end == count ? absl::OkStatus() : Broken(what, " end at ", end, " and should at ", count);
 }
 
-void Add(std::vector<Run>& all, const std::vector<Run>& more) { all.insert(all.end(), more.begin(), more.end()); }
+void Add(std::vector<Run>& all, const Row& more) { all.insert(all.end(), more.begin(), more.end()); }
 
 absl::Status CheckSequence(const Lease& lease, const Sequence& sequence, const Job* job) {
   const std::string name = absl::StrCat("sequence ", sequence.id, " of lease ", lease.id);

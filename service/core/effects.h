@@ -162,7 +162,7 @@ struct InitTable {
 struct AppendToRow {
   uint32_t unit = 0;
   uint32_t from = 0;
-  std::vector<Run> blocks;
+  Row blocks;
 };
 struct AppendRows {
   LeaseId lease = 0;
@@ -210,7 +210,7 @@ struct RunEvict {  // answered by EvictPlanned
 };
 struct CompactTo {
   uint32_t unit = 0;
-  std::vector<Run> row;  // new blocks, exactly as many as the kept tokens need
+  Row row;  // new blocks, exactly as many as the kept tokens need
 };
 struct CompactUnits {  // answered by UnitsCompacted
   JobId job = 0;

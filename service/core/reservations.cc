@@ -142,7 +142,7 @@ uint64_t Core::State::ShortenRows(Lease& lease, Sequence& sequence, int32_t toke
   for (size_t u = 0; u < sequence.units.size(); ++u) {
     Unit& unit = sequence.units[u];
     const uint32_t keep = BlocksAt(unit, tokens);
-    const std::vector<Run> cut = CutRow(unit.row, keep);
+    const Row cut = CutRow(unit.row, keep);
     for (const Run& run : cut) {
       lease.blocks.Free(run);
       freed += run.count;

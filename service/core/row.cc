@@ -4,13 +4,13 @@
 
 namespace kvsteward::core {
 
-uint64_t CountBlocks(const std::vector<Run>& row) {
+uint64_t CountBlocks(const Row& row) {
   uint64_t count = 0;
   for (const Run& run : row) count += run.count;
   return count;
 }
 
-void AppendRun(std::vector<Run>& row, Run run) {
+void AppendRun(Row& row, Run run) {
   if (!row.empty() && row.back().end() == run.first) {
     row.back().count += run.count;
   } else {
@@ -18,10 +18,10 @@ void AppendRun(std::vector<Run>& row, Run run) {
   }
 }
 
-std::vector<Run> CutRow(std::vector<Run>& row, uint64_t count) {
+Row CutRow(Row& row, uint64_t count) {
   size_t kept = 0;  // runs
   while (kept < row.size() && row[kept].count <= count) count -= row[kept++].count;
-  std::vector<Run> cut(row.begin() + static_cast<std::ptrdiff_t>(kept), row.end());
+  Row cut(row.begin() + static_cast<std::ptrdiff_t>(kept), row.end());
   row.resize(kept);
   if (count > 0) {  // the first run cut off goes in two
     const auto head = static_cast<uint32_t>(count);

@@ -28,8 +28,27 @@ void RunAllocator::Free(Run run) {
   }
 }
 
-std::vector<Run> RunAllocator::Take(uint64_t count) {
-  std::vector<Run> taken;
+void RunAllocator::Free(std::span<const Row> rows) {
+  Run joined;
+  bool more = true;
+  for (size_t place = 0; more; ++place) {
+    more = false;
+    for (const Row& row : rows) {
+      if (place >= row.size()) continue;
+      more = true;
+      if (row[place].first == joined.end()) {
+        joined.count += row[place].count;
+      } else {
+        Free(joined);
+        joined = row[place];
+      }
+    }
+  }
+  Free(joined);
+}
+
+Row RunAllocator::Take(uint64_t count) {
+  Row taken;
   while (count > 0) {
     if (const std::optional<Run> all = TakeOne(count)) {
       taken.push_back(*all);

@@ -7,11 +7,13 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/run.h"
+#include "service/core/types.h"
 
 namespace kvsteward::core {
 
@@ -21,9 +23,11 @@ class RunAllocator {
  public:
   // Gives numbers back, or makes them known. REQUIRES: none of them is free.
   void Free(Run run);
+  // Rows that grew together hold neighbours at the same place: these are joined before they are given back.
+  void Free(std::span<const Row> rows);
   // Takes exactly `count` numbers: from the shortest run that holds them all, else the longest runs first.
   // REQUIRES: count <= free().
-  std::vector<Run> Take(uint64_t count);
+  Row Take(uint64_t count);
   // Takes `count` neighbours from the shortest run that holds them; nullopt if there is none. REQUIRES: count > 0.
   std::optional<Run> TakeOne(uint64_t count);
 

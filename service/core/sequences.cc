@@ -174,9 +174,10 @@ void Core::State::On(const ReleaseSequenceAsked& event) {
 
 ReleaseSequenceReply Core::State::Release(Lease& lease, Sequence& sequence) {
   const ReleaseSequenceReply reply{sequence.blocks};
-  for (const Unit& unit : sequence.units) {
-    for (const Run& run : unit.row) lease.blocks.Free(run);
-  }
+  std::vector<Row> rows;
+  rows.reserve(sequence.units.size());
+  for (Unit& unit : sequence.units) rows.push_back(std::move(unit.row));
+  lease.blocks.Free(rows);
   arena.Unuse(lease.account, sequence.blocks * lease.shape.block_bytes);
   lease.tables.Free(sequence.table_run);
   lease.plans.Free(sequence.plan);

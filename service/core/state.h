@@ -159,6 +159,7 @@ struct Core::State {
   void On(const UnitsCompacted& event);
   void QueueWave(Lease& lease, Job& job);
   void ServeShortJobs(Lease& lease);
+  size_t WaveEnd(const Lease& lease, const Job& job) const;
   bool SendWave(Lease& lease, Job& job);
   bool WithinLayer(const Lease& lease, const Job& job, size_t i) const;
   void Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& done);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "base/run.h"
 
 namespace kvsteward::core {
@@ -50,6 +51,10 @@ struct TablePlace {
   bool operator==(const TablePlace&) const = default;
 };
 
+// Blocks in order of position. Most rows are one run or two, which cost no allocation: an eviction touches every row of
+// a sequence.
+using Row = absl::InlinedVector<Run, 2>;
+
 // A place in the plan region.
 struct PlanPlace {
   uint64_t offset = 0;
@@ -60,7 +65,7 @@ struct PlanPlace {
 // One unit as core knows it. Residents after T tokens seen: kept + (T - base).
 // Invariants: kept <= base; normed, scored <= residents; `row` holds at least the residents.
 struct Unit {
-  std::vector<Run> row;
+  Row row;
   int32_t kept = 0;      // residents when the row was last settled (creation, import, eviction)
   int32_t base = 0;      // tokens seen at that moment
   int32_t normed = 0;    // residents whose value norms are cached, the first ones

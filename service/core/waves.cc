@@ -17,6 +17,15 @@
 
 namespace kvsteward::core {
 
+namespace {
+
+// Blocks that the job's shrinking unit `i` needs.
+uint32_t BlocksOf(const Job& job, size_t i) {
+  return BlocksFor(static_cast<uint64_t>(job.result.kept[job.shrinking[i]]));
+}
+
+}  // namespace
+
 // Whether the job's shrinking unit `i` is of the same layer as the one before it.
 bool Core::State::WithinLayer(const Lease& lease, const Job& job, size_t i) const {
   const auto layer = [&](size_t j) { return job.shrinking[j] / static_cast<uint32_t>(lease.shape.kv_heads); };
@@ -34,25 +43,46 @@ void Core::State::ServeShortJobs(Lease& lease) {
   while (!lease.short_jobs.empty() && SendWave(lease, jobs.at(lease.short_jobs.front()))) lease.short_jobs.pop_front();
 }
 
-// Sends as many layers as free blocks suffice for, or else as many units of one; false if there are too few blocks for
-// the next one. A cancelled job's wave ends with the layer.
-bool Core::State::SendWave(Lease& lease, Job& job) {
-  const auto blocks_of = [&job](size_t i) {
-    return BlocksFor(static_cast<uint64_t>(job.result.kept[job.shrinking[i]]));
-  };
-  while (job.sent < job.shrinking.size()) {
-    size_t end = job.sent;
+// Where the next wave ends: it has as many layers as free blocks suffice for, or else as many units of one. A cancelled
+// job's ends with the layer.
+size_t Core::State::WaveEnd(const Lease& lease, const Job& job) const {
+  uint64_t left = lease.blocks.free();
+  size_t end = job.sent;
+  while (end < job.shrinking.size()) {
+    size_t layer_end = end;
     uint64_t blocks = 0;
     do {
-      blocks += blocks_of(end++);
-    } while (WithinLayer(lease, job, end));
-    if (blocks > lease.blocks.free() && !job.wave.empty()) break;
-    for (; job.sent < end && blocks_of(job.sent) <= lease.blocks.free(); ++job.sent) {
-      job.wave.push_back({job.shrinking[job.sent], lease.blocks.Take(blocks_of(job.sent))});
-    }
-    if (job.sent < end || job.cancelled) break;
+      blocks += BlocksOf(job, layer_end++);
+    } while (WithinLayer(lease, job, layer_end));
+    if (blocks > left) break;
+    left -= blocks;
+    end = layer_end;
+    if (job.cancelled) return end;
   }
-  if (job.wave.empty()) return false;
+  if (end > job.sent) return end;
+  for (; end < job.shrinking.size() && BlocksOf(job, end) <= left; ++end) left -= BlocksOf(job, end);
+  return end;
+}
+
+// False if there are too few free blocks for the next unit.
+bool Core::State::SendWave(Lease& lease, Job& job) {
+  const size_t end = WaveEnd(lease, job);
+  if (end == job.sent) return false;
+  uint64_t blocks = 0;
+  for (size_t i = job.sent; i < end; ++i) blocks += BlocksOf(job, i);
+  Row pieces = lease.blocks.Take(blocks);  // the wave's rows lie one behind another
+  Run* piece = pieces.begin();
+  job.wave.reserve(end - job.sent);
+  for (; job.sent < end; ++job.sent) {
+    CompactTo& to = job.wave.emplace_back(CompactTo{job.shrinking[job.sent], {}});
+    for (uint32_t count = BlocksOf(job, job.sent); count > 0;) {
+      const uint32_t part = std::min(count, piece->count);
+      to.row.push_back({piece->first, part});
+      *piece = {piece->first + part, piece->count - part};
+      count -= part;
+      if (piece->count == 0) ++piece;
+    }
+  }
   job.stage = JobStage::kCompacting;
   job.result.times.queue_us += static_cast<uint64_t>(std::max(Duration{0}, now - job.short_since).count());
   Emit(CompactUnits{job.id, job.wave});
@@ -65,18 +95,19 @@ void Core::State::On(const UnitsCompacted& event) {
   Job& job = found->second;
   Lease& lease = leases.at(job.lease);
   Sequence& sequence = lease.sequences.at(job.sequence);
-  std::vector<CompactTo> wave = std::exchange(job.wave, {});
-  const size_t done = std::min<size_t>(event.units, wave.size());
-  for (size_t i = 0; i < wave.size(); ++i) {
-    if (i < done) {
-      Settle(lease, sequence, job, wave[i]);
-    } else {
-      for (const Run& run : wave[i].row) lease.blocks.Free(run);
-    }
+  const size_t done = std::min<size_t>(event.units, job.wave.size());
+  const bool all = done == job.wave.size();
+  std::vector<Row> unused;
+  unused.reserve(job.wave.size());
+  for (size_t i = 0; i < job.wave.size(); ++i) {
+    if (i < done) Settle(lease, sequence, job, job.wave[i]);
+    unused.push_back(std::move(job.wave[i].row));
   }
+  lease.blocks.Free(unused);
+  job.wave.clear();
   job.result.times.compact_us += event.compact_us;
   const bool stops = job.cancelled && !WithinLayer(lease, job, job.settled);
-  if (stops || done < wave.size() || job.settled == job.shrinking.size()) {
+  if (stops || !all || job.settled == job.shrinking.size()) {
     Conclude(lease, job);
     ServeShortJobs(lease);
   } else {
@@ -84,13 +115,12 @@ void Core::State::On(const UnitsCompacted& event) {
   }
 }
 
+// The unit and its compaction change rows: `done` has the old one then, which is not free yet.
 void Core::State::Settle(Lease& lease, Sequence& sequence, Job& job, CompactTo& done) {
   Unit& unit = sequence.units[done.unit];
-  const uint64_t before = CountBlocks(unit.row);
-  const uint64_t after = CountBlocks(done.row);
-  for (const Run& run : unit.row) lease.blocks.Free(run);
-  unit.row.clear();
-  for (const Run& run : done.row) AppendRun(unit.row, run);
+  std::swap(unit.row, done.row);
+  const uint64_t before = CountBlocks(done.row);
+  const uint64_t after = CountBlocks(unit.row);
   unit.kept = job.result.kept[done.unit];
   unit.base = sequence.written;
   unit.normed = job.norms_cached ? unit.kept : 0;

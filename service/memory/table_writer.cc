@@ -9,7 +9,7 @@
 namespace kvsteward::memory {
 namespace {
 
-uint64_t BlocksOf(const std::vector<Run>& row) {
+uint64_t BlocksOf(std::span<const Run> row) {
   uint64_t blocks = 0;
   for (const Run& run : row) blocks += run.count;
   return blocks;
@@ -70,7 +70,7 @@ class Table {
 };
 
 // The entries first, then how many there are.
-void WriteBlocks(kvs_row* row, uint32_t from, const std::vector<Run>& blocks) {
+void WriteBlocks(kvs_row* row, uint32_t from, std::span<const Run> blocks) {
   uint32_t* entry = row->block + from;
   for (const Run run : blocks) {
     std::iota(entry, entry + run.count, run.first);
@@ -80,7 +80,7 @@ void WriteBlocks(kvs_row* row, uint32_t from, const std::vector<Run>& blocks) {
   std::atomic_ref<uint32_t>(row->blocks).store(end, std::memory_order_release);
 }
 
-void WriteRow(kvs_row* row, int32_t kept, int32_t base, const std::vector<Run>& blocks) {
+void WriteRow(kvs_row* row, int32_t kept, int32_t base, std::span<const Run> blocks) {
   row->row_len = static_cast<uint32_t>(kept);
   row->base_tokens = static_cast<uint32_t>(base);
   row->reserved = 0;
@@ -140,7 +140,7 @@ absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place,
 }
 
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
-                        int32_t base, const std::vector<Run>& row) {
+                        int32_t base, std::span<const Run> row) {
   const Table table(chunk, place);
   if (absl::Status status = table.CheckUnit(unit); !status.ok()) return status;
   if (absl::Status status = table.CheckRow(BlocksOf(row)); !status.ok()) return status;

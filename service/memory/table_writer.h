@@ -30,6 +30,6 @@ absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place,
 
 // Fills the unit's other row slot with a settled row and then makes it the valid one, in one store.
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
-                        int32_t base, const std::vector<Run>& row);
+                        int32_t base, std::span<const Run> row);
 
 }  // namespace kvsteward::memory

@@ -20,7 +20,7 @@ TEST(Evict, HandsTheDeviceASnapshot) {
   EXPECT_EQ(run.table.row_capacity, 63u);
   EXPECT_EQ(run.spec, asked.items[0].spec);
   ASSERT_EQ(run.units.size(), 2u);
-  EXPECT_EQ(run.units[0].row, (std::vector<kvsteward::Run>{{0, 3}}));
+  EXPECT_EQ(run.units[0].row, (Row{{0, 3}}));
 }
 
 TEST(Evict, FreesExactlyTheBlocksThatTheArithmeticSays) {

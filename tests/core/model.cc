@@ -55,7 +55,7 @@ Model::ModelSequence* Model::FindIn(ModelLease& lease, SequenceId sequence) {
   return nullptr;
 }
 
-void Model::Take(ModelLease& lease, const std::vector<Run>& runs, std::vector<uint32_t>* row) {
+void Model::Take(ModelLease& lease, std::span<const Run> runs, std::vector<uint32_t>* row) {
   for (const Run& run : runs) {
     for (uint32_t block = run.first; block < run.end(); ++block) {
       ASSERT_LT(block, lease.taken.size()) << "a block of no exported extent";

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -80,7 +81,7 @@ class Model {
     uint64_t blocks_after = 0;
   };
 
-  void Take(ModelLease& lease, const std::vector<Run>& runs, std::vector<uint32_t>* row);
+  void Take(ModelLease& lease, std::span<const Run> runs, std::vector<uint32_t>* row);
   void Give(ModelLease& lease, const std::vector<uint32_t>& blocks);
   // The rows hold exactly the blocks of the residents at `tokens`: what was cut has been said.
   void ExpectTrimmed(const ModelSequence& sequence, int32_t tokens);

@@ -30,9 +30,9 @@ TEST(Reserve, AppendsExactlyTheNewBlocks) {
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].unit, 0u);
   EXPECT_EQ(rows[0].from, 1u);
-  EXPECT_EQ(rows[0].blocks, (std::vector<kvsteward::Run>{{2, 2}}));  // one run per unit
+  EXPECT_EQ(rows[0].blocks, (Row{{2, 2}}));  // one run per unit
   EXPECT_EQ(rows[1].unit, 1u);
-  EXPECT_EQ(rows[1].blocks, (std::vector<kvsteward::Run>{{4, 2}}));
+  EXPECT_EQ(rows[1].blocks, (Row{{4, 2}}));
   EXPECT_TRUE(Rows(world, ReserveOf(worker, 1, 40)).empty());  // less than there is changes nothing
   EXPECT_EQ(world.Must<ReserveReply>(ReserveOf(worker, 1, 30)).results[0].reserved_tokens, 48);
   rows = Rows(world, ReserveOf(worker, 1, 49));

@@ -64,7 +64,7 @@ TEST_F(TableWriterTest, BlocksAreAppendedAndCutInPlace) {
 TEST_F(TableWriterTest, APublishedRowFlipsTheSlotAndKeepsTheOldOneWhole) {
   ASSERT_TRUE(InitTable(chunk(), place_, {{.row = {{5, 3}}, .kept = 40, .base = 40, .normed = 0}, core::Unit()}).ok());
   const kvs_row* const old = kvs_current_row(table(), 0);
-  ASSERT_TRUE(PublishRow(chunk(), place_, 0, 17, 44, {{50, 2}}).ok());
+  ASSERT_TRUE(PublishRow(chunk(), place_, 0, 17, 44, core::Row{{50, 2}}).ok());
   EXPECT_EQ(Word(0), 3u);  // version 1, slot 1
   EXPECT_EQ(Row(0), (std::vector<uint32_t>{50, 51}));
   EXPECT_EQ(kvs_current_row(table(), 0)->row_len, 17u);
@@ -75,7 +75,7 @@ TEST_F(TableWriterTest, APublishedRowFlipsTheSlotAndKeepsTheOldOneWhole) {
   // Appends go to the row that is valid now.
   ASSERT_TRUE(AppendRows(chunk(), place_, {{.unit = 0, .from = 2, .blocks = {{60, 1}}}}).ok());
   EXPECT_EQ(Row(0), (std::vector<uint32_t>{50, 51, 60}));
-  ASSERT_TRUE(PublishRow(chunk(), place_, 0, 1, 50, {{8, 1}}).ok());
+  ASSERT_TRUE(PublishRow(chunk(), place_, 0, 1, 50, core::Row{{8, 1}}).ok());
   EXPECT_EQ(Word(0), 4u);  // version 2, slot 0
   EXPECT_EQ(kvs_current_row(table(), 0), old);
   EXPECT_EQ(Row(0), (std::vector<uint32_t>{8}));
@@ -104,8 +104,8 @@ TEST_F(TableWriterTest, WhatDoesNotFitIsRefusedAndNothingIsWritten) {
       chunk(), place_, {{.unit = 0, .from = 0, .blocks = {{1, 8}}}, {.unit = 1, .from = 8, .blocks = {{1, 1}}}})));
   EXPECT_EQ(Row(0), std::vector<uint32_t>());
   EXPECT_TRUE(refused(AppendRows(chunk(), place_, {{.unit = 0, .from = 1, .blocks = {{1, ~uint32_t{0}}}}})));
-  EXPECT_TRUE(refused(PublishRow(chunk(), place_, 2, 1, 1, {{1, 1}})));
-  EXPECT_TRUE(refused(PublishRow(chunk(), place_, 0, 1, 1, {{1, 9}})));
+  EXPECT_TRUE(refused(PublishRow(chunk(), place_, 2, 1, 1, core::Row{{1, 1}})));
+  EXPECT_TRUE(refused(PublishRow(chunk(), place_, 0, 1, 1, core::Row{{1, 9}})));
   EXPECT_EQ(Word(0), 0u);
 }
 
