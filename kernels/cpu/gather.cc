@@ -1,6 +1,7 @@
 // Copying scattered tokens, compiled for several instruction sets.
 #include "kernels/cpu/gather.h"
 
+#include <algorithm>
 #include <cstring>
 
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)  // as in tiles.cc
@@ -17,17 +18,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr size_t kLine = 64;  // bytes of a cache line
 constexpr size_t kAhead = 8;  // tokens between a prefetch and the copy: most lie on two pages of their own
 
-// To be read once: what it pushes out of the caches is worth more.
-void PrefetchToken(const std::byte* from, size_t bytes) {
-  for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 0, 0);
-}
-
 // A call of memcpy per token would be felt.
-void CopyToken(const std::byte* from, std::byte* to, size_t bytes) {
+void CopyToken(const std::byte* from, std::byte* to, size_t bytes, const std::byte* next) {
   const hn::CappedTag<uint8_t, kLine> d;
   const size_t lanes = hn::Lanes(d);
   size_t at = 0;
   for (; at + lanes <= bytes; at += lanes) {
+    __builtin_prefetch(next + at, 0, 0);
     hn::StoreU(hn::LoadU(d, reinterpret_cast<const uint8_t*>(from + at)), d, reinterpret_cast<uint8_t*>(to + at));
   }
   if (at < bytes) std::memcpy(to + at, from + at, bytes - at);
@@ -38,15 +35,11 @@ void Gather(const PoolView& pool, size_t token_bytes, std::span<const Kept> kept
   const auto key = [&](size_t i) { return pool.keys(kept[i].block) + kept[i].slot() * token_bytes; };
   ForEachBlock(to, kept.size(), [&](size_t first, size_t count, uint32_t block) {
     for (size_t i = 0; i < count; ++i) {
-      if (first + i + kAhead < kept.size()) {
-        const std::byte* const next = key(first + i + kAhead);
-        PrefetchToken(next, token_bytes);
-        PrefetchToken(next + half, token_bytes);
-      }
+      const std::byte* const next = key(std::min(first + i + kAhead, kept.size() - 1));
       const std::byte* const from = key(first + i);
       std::byte* const out = pool.keys(block) + i * token_bytes;
-      CopyToken(from, out, token_bytes);
-      CopyToken(from + half, out + half, token_bytes);
+      CopyToken(from, out, token_bytes, next);
+      CopyToken(from + half, out + half, token_bytes, next + half);
     }
   });
 }
