@@ -61,19 +61,24 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const Fold& fold, const float* l
                          int32_t begin, TileColumns& tile, float* kept, size_t stride) {
   constexpr int kLeast = kFold == RowFold::kKeep ? -104 : -126;  // so that squares are not subnormal
   const D d;
+  // By value: what is stored might be them, as far as the compiler knows.
+  const float* const scale = fold.scale;
+  const float* const max = fold.max;
+  const float* const weight = fold.weight;
+  const float* const share = fold.share;
   for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
     V column = hn::Zero(d);
     V attention = hn::Zero(d);
     const float* x = logits + key;
     float* keep = kept + key;
     for (int32_t row = first; row < last; ++row, x += kTileStride, keep += stride) {
-      V p = Exp2<kLeast>(hn::MulSub(hn::Load(d, x), hn::Set(d, fold.scale[row]), hn::Set(d, fold.max[row])));
+      V p = Exp2<kLeast>(hn::MulSub(hn::Load(d, x), hn::Set(d, scale[row]), hn::Set(d, max[row])));
       if constexpr (kMasked) p = hn::IfThenElseZero(Seen(rows.visible[row] - begin, tile.open, key), p);
-      const V w = hn::Set(d, fold.weight[row]);
+      const V w = hn::Set(d, weight[row]);
       if constexpr (kFold == RowFold::kSum) column = hn::MulAdd(p, w, column);
       if constexpr (kFold == RowFold::kMax) column = hn::Max(column, hn::Mul(p, w));
       if constexpr (kFold == RowFold::kKeep) hn::Store(hn::Mul(p, w), d, keep);
-      if constexpr (kAttention) attention = hn::MulAdd(p, hn::Set(d, fold.share[row]), attention);
+      if constexpr (kAttention) attention = hn::MulAdd(p, hn::Set(d, share[row]), attention);
     }
     if constexpr (kFold != RowFold::kKeep) {
       const V before = hn::Load(d, tile.column + key);
@@ -88,24 +93,54 @@ HWY_INLINE void FoldRows(const QueryRows& rows, const Fold& fold, const float* l
 // Pools: a line holds kHistory columns before the tile and then the tile's; its pool of the `width` columns up to and
 // with `key` is that of the resident width / 2 earlier.
 
-inline void PoolLines(int32_t width, int32_t lines, const float* line, float* out) {
+// Calls use(row, pools) for each line, with the pools of the three vectors of columns from `key`.
+template <class Use>
+HWY_INLINE void ForEachPool(int32_t width, int32_t lines, const float* line, size_t key, const Use& use) {
   const D d;
   const size_t lanes = hn::Lanes(d);
-  for (int32_t row = 0; row < lines; ++row, line += Scratch::kLine, out += kTileStride) {
-    for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += 3 * lanes) {
-      const float* from = line + Scratch::kHistory + key;
-      V a = hn::Load(d, from);
-      V b = hn::Load(d, from + lanes);
-      V c = hn::Load(d, from + 2 * lanes);
-      for (int32_t back = 1; back < width; ++back) {
-        a = hn::Add(a, hn::LoadU(d, from - back));
-        b = hn::Add(b, hn::LoadU(d, from + lanes - back));
-        c = hn::Add(c, hn::LoadU(d, from + 2 * lanes - back));
-      }
-      hn::Store(a, d, out + key);
-      hn::Store(b, d, out + key + lanes);
-      hn::Store(c, d, out + key + 2 * lanes);
+  const float* from = line + Scratch::kHistory + key;
+  for (int32_t row = 0; row < lines; ++row, from += Scratch::kLine) {
+    V a = hn::Load(d, from);
+    V b = hn::Load(d, from + lanes);
+    V c = hn::Load(d, from + 2 * lanes);
+    for (int32_t back = 1; back < width; ++back) {
+      a = hn::Add(a, hn::LoadU(d, from - back));
+      b = hn::Add(b, hn::LoadU(d, from + lanes - back));
+      c = hn::Add(c, hn::LoadU(d, from + 2 * lanes - back));
     }
+    use(row, a, b, c);
+  }
+}
+
+HWY_INLINE void Store3(V a, V b, V c, float* to) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  hn::Store(a, d, to);
+  hn::Store(b, d, to + lanes);
+  hn::Store(c, d, to + 2 * lanes);
+}
+
+inline void PoolLines(int32_t width, int32_t lines, const float* line, float* out) {
+  for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += 3 * hn::Lanes(D())) {
+    ForEachPool(width, lines, line, key,
+                [&](int32_t row, V a, V b, V c) HWY_ATTR { Store3(a, b, c, out + row * kTileStride + key); });
+  }
+}
+
+// Folds the pools of `lines` lines into their maximum.
+inline void FoldPooledMax(int32_t width, int32_t lines, const float* line, float* column) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += 3 * lanes, column += 3 * lanes) {
+    V top_a = hn::Load(d, column);
+    V top_b = hn::Load(d, column + lanes);
+    V top_c = hn::Load(d, column + 2 * lanes);
+    ForEachPool(width, lines, line, key, [&](int32_t, V a, V b, V c) HWY_ATTR {
+      top_a = hn::Max(top_a, a);
+      top_b = hn::Max(top_b, b);
+      top_c = hn::Max(top_c, c);
+    });
+    Store3(top_a, top_b, top_c, column);
   }
 }
 
@@ -120,17 +155,8 @@ inline void CopyHistory(int32_t width, int32_t lines, const float* from, size_t 
   }
 }
 
-// Folds `rows` rows of values, of which `before` were folded before, into their maximum, or into the mean and the
-// population variance, without cancellation.
-inline void FoldMax(int32_t rows, const float* values, TileColumns& tile) {
-  const D d;
-  for (size_t key = 0; key < static_cast<size_t>(kTileKeys); key += hn::Lanes(d)) {
-    V column = hn::Load(d, tile.column + key);
-    for (int32_t row = 0; row < rows; ++row) column = hn::Max(column, hn::Load(d, values + row * kTileStride + key));
-    hn::Store(column, d, tile.column + key);
-  }
-}
-
+// Folds `rows` rows of values, of which `before` were folded before, into the mean and the population variance,
+// without cancellation.
 inline void FoldVariance(int32_t rows, int32_t before, const float* values, TileColumns& tile) {
   const D d;
   const V count = hn::Set(d, static_cast<float>(rows));
@@ -232,14 +258,14 @@ void FoldTile(const QueryRows& rows, const Fold& fold, const Columns& out, int64
         FoldRows<kMasked, kFold, kAttention>(rows, fold, x, row, last, begin, tile,
                                              pools ? lines + Scratch::kHistory : x,
                                              pools ? Scratch::kLine : kTileStride);
-        if (pools) {
-          PoolLines(fold.row_pool, last - row, lines, x);
-          CopyHistory(fold.row_pool, last - row, lines + kTileKeys, Scratch::kLine, history, Scratch::kHistory);
-        }
         if (fold.rows == Fold::Rows::kMax) {
-          FoldMax(last - row, x, tile);
+          FoldPooledMax(fold.row_pool, last - row, lines, tile.column);
         } else {
+          if (pools) PoolLines(fold.row_pool, last - row, lines, x);
           FoldVariance(last - row, row % rows.rows_per_head, x, tile);
+        }
+        if (pools) {
+          CopyHistory(fold.row_pool, last - row, lines + kTileKeys, Scratch::kLine, history, Scratch::kHistory);
         }
       } else {
         FoldRows<kMasked, kFold, kAttention>(rows, fold, x, row, last, begin, tile, nullptr, 0);

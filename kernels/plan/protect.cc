@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
+#include <functional>
+#include <iterator>
 
+#include "kernels/plan/radix.h"
 #include "kernels/plan/row.h"
 
 namespace kvsteward::engine {
@@ -75,29 +79,36 @@ void PinByMass(std::span<const float> attention, int64_t mass_ppm, int64_t most,
   for (const float a : attention) whole += a;
   const double bound = static_cast<double>(mass_ppm) / 1e6 * whole;
 
-  std::vector<int32_t> best;
-  auto hole = candidates->holes.begin();
-  for (int32_t j = candidates->begin; j < candidates->end; ++j) {
-    if (hole != candidates->holes.end() && *hole == j) {
-      ++hole;
-    } else if (attention[static_cast<size_t>(j)] > 0) {
-      best.push_back(j);
-    }
+  // The best `most`, ascending by position: first the bits of the attention, then what makes lower positions greater.
+  std::vector<float> worth(attention.size(), -1.0f);
+  for (auto j = static_cast<size_t>(candidates->begin); j < static_cast<size_t>(candidates->end); ++j) {
+    if (attention[j] > 0) worth[j] = attention[j];
   }
-  const auto at = [&](int32_t j) { return attention[static_cast<size_t>(j)]; };
-  const auto before = [&](int32_t a, int32_t b) { return at(a) != at(b) ? at(a) > at(b) : a < b; };
-  const auto last = best.begin() + std::clamp<int64_t>(most, 0, static_cast<int64_t>(best.size()));
-  std::nth_element(best.begin(), last, best.end(), before);
-  std::sort(best.begin(), last, before);
+  for (const int32_t hole : candidates->holes) worth[static_cast<size_t>(hole)] = -1.0f;
+  most = std::clamp<int64_t>(most, 0, std::ranges::count_if(worth, [](float a) { return a > 0; }));
+  if (most == 0) return;
+  Cut cut = FindCut(worth, most);
+  std::vector<uint64_t> best;
+  best.reserve(static_cast<size_t>(most));
+  for (size_t j = 0; j < worth.size(); ++j) {
+    const int32_t key = KeyOf(worth[j]);
+    if (key < cut.key || (key == cut.key && cut.ties-- <= 0)) continue;
+    best.push_back(uint64_t{static_cast<uint32_t>(key)} << 32 | (UINT32_MAX - j));
+  }
 
-  auto pinned = best.begin();
-  for (double held = 0; pinned != last; ++pinned) {
-    held += at(*pinned);
+  std::vector<uint64_t> descending = best;
+  std::ranges::sort(descending, std::greater());
+  auto end = descending.begin();
+  for (double held = 0; end != descending.end(); ++end) {
+    held += std::bit_cast<float>(static_cast<uint32_t>(*end >> 32));
     if (held > bound) break;
   }
+  if (end == descending.begin()) return;
+  const uint64_t last = *std::prev(end);
   const auto holes = static_cast<std::ptrdiff_t>(candidates->holes.size());
-  candidates->holes.insert(candidates->holes.end(), best.begin(), pinned);
-  std::sort(candidates->holes.begin() + holes, candidates->holes.end());
+  for (const uint64_t each : best) {
+    if (each >= last) candidates->holes.push_back(static_cast<int32_t>(UINT32_MAX - static_cast<uint32_t>(each)));
+  }
   std::inplace_merge(candidates->holes.begin(), candidates->holes.begin() + holes, candidates->holes.end());
 }
 
