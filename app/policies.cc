@@ -15,7 +15,9 @@ int Policies(const std::vector<std::string>& names) {
       std::fprintf(stderr, "kvsteward: %s\n", std::string(preset.status().message()).c_str());
       return 2;
     }
-    text += "---\n# source: " + engine::PresetSource(name) + "\n" + engine::PolicyToYaml(*preset);
+    const engine::PresetSource& source = engine::SourceOf(name);
+    text += "---\n# source: " + std::string(source.papers) + "\n# changes: " + std::string(source.changes) + "\n" +
+            engine::PolicyToYaml(*preset);
   }
   std::fputs(text.c_str(), stdout);
   return 0;

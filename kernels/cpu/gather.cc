@@ -24,10 +24,12 @@ void CopyToken(const std::byte* from, std::byte* to, size_t bytes, const std::by
   const size_t lanes = hn::Lanes(d);
   size_t at = 0;
   for (; at + lanes <= bytes; at += lanes) {
-    __builtin_prefetch(next + at, 0, 0);
+    if (at % kLine == 0) __builtin_prefetch(next + at, 0, 0);
     hn::StoreU(hn::LoadU(d, reinterpret_cast<const uint8_t*>(from + at)), d, reinterpret_cast<uint8_t*>(to + at));
   }
-  if (at < bytes) std::memcpy(to + at, from + at, bytes - at);
+  if (at == bytes) return;
+  __builtin_prefetch(next + at, 0, 0);
+  std::memcpy(to + at, from + at, bytes - at);
 }
 
 void Gather(const PoolView& pool, size_t token_bytes, std::span<const Kept> kept, std::span<const Run> to) {

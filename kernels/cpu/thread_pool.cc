@@ -1,5 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <utility>
+
 namespace kvsteward::engine::cpu {
 
 ThreadPool::ThreadPool(int threads) {
@@ -31,8 +33,13 @@ void ThreadPool::ParallelFor(int64_t tasks, const Body& body) {
     start_.NotifyAll();
   }
   TakeTasks(body, tasks, 0);
-  MutexLock lock(mutex_);
-  while (busy_ > 0) done_.Wait(mutex_);
+  std::exception_ptr thrown;
+  {
+    MutexLock lock(mutex_);
+    while (busy_ > 0) done_.Wait(mutex_);
+    thrown = std::exchange(thrown_, nullptr);
+  }
+  if (thrown) std::rethrow_exception(thrown);
 }
 
 void ThreadPool::HelperMain(int worker) {
@@ -55,9 +62,15 @@ void ThreadPool::HelperMain(int worker) {
 }
 
 void ThreadPool::TakeTasks(const Body& body, int64_t tasks, int worker) {
-  for (int64_t task = next_.fetch_add(1, std::memory_order_relaxed); task < tasks;
-       task = next_.fetch_add(1, std::memory_order_relaxed)) {
-    body(task, worker);
+  try {
+    for (int64_t task = next_.fetch_add(1, std::memory_order_relaxed); task < tasks;
+         task = next_.fetch_add(1, std::memory_order_relaxed)) {
+      body(task, worker);
+    }
+  } catch (...) {
+    next_.store(tasks, std::memory_order_relaxed);
+    MutexLock lock(mutex_);
+    if (!thrown_) thrown_ = std::current_exception();
   }
 }
 

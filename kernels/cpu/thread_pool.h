@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -25,12 +26,14 @@ class ThreadPool {
   int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
   // Calls body(task, worker) once for every task in [0, tasks) and returns when all have returned. `worker` is in
-  // [0, threads()) and names the calling thread's scratch. REQUIRES: not called from a body.
+  // [0, threads()) and names the calling thread's scratch. If a body throws (there is no memory), tasks that nobody has
+  // begun are left out, and the first exception is thrown once all threads are out of their bodies.
+  // REQUIRES: not called from a body.
   void ParallelFor(int64_t tasks, const Body& body);
 
  private:
   void HelperMain(int worker);
-  void TakeTasks(const Body& body, int64_t tasks, int worker);
+  void TakeTasks(const Body& body, int64_t tasks, int worker) KVS_EXCLUDES(mutex_);
 
   Mutex mutex_;
   CondVar start_;
@@ -40,6 +43,7 @@ class ThreadPool {
   const Body* body_ KVS_GUARDED_BY(mutex_) = nullptr;
   int64_t tasks_ KVS_GUARDED_BY(mutex_) = 0;
   int busy_ KVS_GUARDED_BY(mutex_) = 0;
+  std::exception_ptr thrown_ KVS_GUARDED_BY(mutex_);  // of this round, the first
   bool stop_ KVS_GUARDED_BY(mutex_) = false;
   std::atomic<int64_t> next_{0};
   std::vector<std::thread> helpers_;

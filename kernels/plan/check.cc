@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/plan/row.h"
+#include "kernels/policy/names.h"
 
 namespace kvsteward::engine {
 namespace {
@@ -33,7 +34,8 @@ absl::Status CheckGeometry(const Geometry& geometry, size_t units) {
 }
 
 absl::Status NoRows(const Policy& policy) {
-  return absl::InvalidArgumentError("window has no query rows; policy " + policy.name + " needs at least 1");
+  return absl::InvalidArgumentError("window has no query rows; signal " + NameOf(policy.signal.kind) + " of policy " +
+                                    policy.name + " reads them, so send at least 1");
 }
 
 // REQUIRES: rows were given.

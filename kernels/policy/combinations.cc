@@ -54,6 +54,23 @@ absl::Status ValidateRunning(const Policy& p) {
   return absl::OkStatus();
 }
 
+// What is protected must leave room for itself: recent tokens that take all of the budget, or all but fewer tokens than
+// there are sinks, fit no budget.
+absl::Status ValidateProtect(const Policy& p) {
+  const Protect& protect = p.protect;
+  const bool classes = !protect.classes.empty();
+  if (protect.recent_kind == Protect::Recent::kBudgetMinus &&
+      (protect.sinks > protect.recent || (classes && protect.sinks == protect.recent))) {
+    return WrongField("protect.recent", "k - " + std::to_string(protect.recent),
+                      "k less the " + std::to_string(protect.sinks) + " sinks" +
+                          (classes ? " and what the classes protect" : "") + ", or fewer recent tokens");
+  }
+  if (protect.recent_kind == Protect::Recent::kBudgetOver && protect.recent == 1 && (protect.sinks > 0 || classes)) {
+    return WrongField("protect.recent", "k / 1", "k / 2 or fewer recent tokens: sinks and classes are kept besides");
+  }
+  return absl::OkStatus();
+}
+
 // Pins and two of the head budgets read the mean attention of the window.
 absl::Status ValidateAttention(const Policy& p) {
   if (!p.reads_attention()) return absl::OkStatus();
@@ -164,8 +181,8 @@ absl::Status WrongField(const std::string& field, const std::string& value, cons
 }
 
 absl::Status ValidateCombination(const Policy& policy) {
-  for (const auto rule : {ValidateSignal, ValidateRunning, ValidateAttention, ValidateRefinements, ValidateSpan,
-                          ValidateTwoLists, ValidateBudgets}) {
+  for (const auto rule : {ValidateSignal, ValidateRunning, ValidateProtect, ValidateAttention, ValidateRefinements,
+                          ValidateSpan, ValidateTwoLists, ValidateBudgets}) {
     if (absl::Status status = rule(policy); !status.ok()) return status;
   }
   return absl::OkStatus();

@@ -1,12 +1,17 @@
-// Where the presets come from. Stateless; thread-safe.
+// Where the presets come from, for those who print them. Stateless; thread-safe.
 #pragma once
 
-#include <string>
 #include <string_view>
 
 namespace kvsteward::engine {
 
-// The papers that a preset follows: "arXiv 2404.14469". REQUIRES: there is such a preset.
-std::string PresetSource(std::string_view name);
+struct PresetSource {
+  std::string_view preset;
+  std::string_view papers;   // "arXiv 2404.14469"
+  std::string_view changes;  // what differs from them in a line; presets.cc says more
+};
+
+// REQUIRES: there is such a preset.
+const PresetSource& SourceOf(std::string_view name);
 
 }  // namespace kvsteward::engine

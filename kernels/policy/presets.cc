@@ -167,8 +167,9 @@ void AddDefensive(std::vector<Policy>& presets) {
                      .head = AdaFloor(0)});
 
   // DefensiveKV (arXiv 2510.13334) in full: rows pooled first, norms as a share over the heads, and the best of each
-  // head pinned up to 90 % of its attention, where the authors take their `window_bias` off. Norms are those of the
-  // values, where the authors project them with the output matrix; pins never take more than the head's uniform share.
+  // head pinned up to 90 % of its attention. 32 recent tokens are protected, where the authors add a bonus to the
+  // window's scores. Norms are those of the values, where the authors project them with the output matrix; pins never
+  // take more than the head's uniform share.
   Policy defensive = {.name = "defensivekv",
                       .signal = kSoftmax,
                       .accumulate = {.kind = Accumulate::Kind::kMax, .row_pool = 5},

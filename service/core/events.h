@@ -183,6 +183,7 @@ struct UnitsCompacted {
   JobId job = 0;
   uint32_t units = 0;
   uint64_t compact_us = 0;
+  Outcome outcome = {};  // why there are fewer, if it was no cancel
 };
 // The job holds nothing of the lease any more.
 struct JobEnded {

@@ -85,11 +85,15 @@ bool Core::State::Due(const Lease& lease, const Sequence& sequence, const EvictI
   // A plan divides its budget over the units as it sees fit; it says nothing of another budget.
   const bool same = budget_tokens(*lease.spec, *item.spec, sequence.planned_at) == sequence.planned_budget;
   std::vector<int32_t> residents;
+  int64_t all = 0;
+  bool due = false;
   for (const Unit& unit : sequence.units) {
     residents.push_back(ResidentsAt(unit, sequence.written));
+    all += residents.back();
     const int32_t may_keep = unit.planned < 0 || !same ? budget : unit.planned;
-    if (residents.back() - static_cast<int32_t>(KVS_BLOCK_TOKENS) >= may_keep) return true;
+    due = due || residents.back() - static_cast<int32_t>(KVS_BLOCK_TOKENS) >= may_keep;
   }
+  if (due && all > static_cast<int64_t>(residents.size()) * budget) return true;  // else the plan would be a no-op
   result.no_op = true;
   result.budget_tokens = budget;
   result.kept = residents;

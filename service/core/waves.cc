@@ -106,6 +106,7 @@ void Core::State::On(const UnitsCompacted& event) {
   lease.blocks.Free(unused);
   job.wave.clear();
   job.result.times.compact_us += event.compact_us;
+  if (!all) job.result.outcome = event.outcome;
   const bool stops = job.cancelled && !WithinLayer(lease, job, job.settled);
   if (stops || !all || job.settled == job.shrinking.size()) {
     Conclude(lease, job);
@@ -156,7 +157,7 @@ void Core::State::Conclude(Lease& lease, Job& job) {
       evicted / KVS_BLOCK_TOKENS * block_bytes + evicted % KVS_BLOCK_TOKENS * block_bytes / KVS_BLOCK_TOKENS;
   result.units_compacted = static_cast<uint32_t>(job.settled);
   result.bytes_returned = result.blocks_freed * block_bytes;
-  if (!complete) {
+  if (!complete && result.outcome.ok()) {
     result.outcome = {Code::kCancelled, "the eviction was cancelled; units that were compacted stay so", {}};
   }
   EndJobOf(job);

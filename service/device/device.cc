@@ -105,7 +105,11 @@ std::optional<core::Event> Device::RunItem(Entry& entry) {
     if (entry.wave) return entry.job->CompactLayer(*engine_, *entry.wave);
     return entry.job->PlanLayer(*engine_);
   } catch (const std::bad_alloc&) {
-    if (entry.wave) return entry.job->StopCompacting();
+    if (entry.wave) {
+      return entry.job->StopCompacting(absl::ResourceExhaustedError(
+          "the machine has too little memory left to copy the kept tokens; units that were compacted stay so, evict "
+          "again"));
+    }
     return entry.job->Refuse(
         absl::ResourceExhaustedError("the job needs more memory than the machine has left, and nothing was changed; "
                                      "evict earlier, or use a policy that reads less"));

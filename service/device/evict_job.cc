@@ -181,7 +181,8 @@ std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engin
   const int64_t layer = layer_of(left.front());
   const auto end = std::find_if(left.begin(), left.end(), [&](const auto& to) { return layer_of(to) != layer; });
   const std::span<const core::CompactTo> next(left.begin(), end);
-  bool stopped = cancelled_ && layer != layer_;
+  absl::Status published;
+  const bool stopped = cancelled_ && layer != layer_;
   if (!stopped) {
     layer_ = layer;
     std::vector<engine::UnitCompaction> units;
@@ -192,18 +193,19 @@ std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engin
     engine.CompactUnits(geometry, pool_->View(), units);
     for (const core::CompactTo& to : next) {
       // A table that does not have the row would be core's mistake; the old row stays valid then.
-      stopped = !memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row).ok();
-      if (stopped) break;
+      published = memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row);
+      if (!published.ok()) break;
       ++progress_.units;
     }
   }
   progress_.compact_us += MicrosecondsSince(start);
-  if (!stopped && progress_.units < wave.units.size()) return std::nullopt;
-  return StopCompacting();
+  if (!stopped && published.ok() && progress_.units < wave.units.size()) return std::nullopt;
+  return StopCompacting(published);
 }
 
-core::UnitsCompacted EvictJob::StopCompacting() {
+core::UnitsCompacted EvictJob::StopCompacting(const absl::Status& status) {
   progress_.job = ask_.job;
+  progress_.outcome = memory::ToOutcome(status);
   return std::exchange(progress_, {});
 }
 

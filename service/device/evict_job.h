@@ -43,7 +43,7 @@ class EvictJob {
 
   // The answers of a job whose last step ran out of memory: a plan that is refused, a wave that came so far.
   core::EvictPlanned Refuse(const absl::Status& status) const;
-  core::UnitsCompacted StopCompacting();
+  core::UnitsCompacted StopCompacting(const absl::Status& status);
 
  private:
   absl::Status Start(engine::Engine& engine);

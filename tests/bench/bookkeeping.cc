@@ -22,7 +22,7 @@
 namespace kvsteward::bench {
 namespace {
 
-constexpr core::Shape kShape = {.units = 32 * 8, .block_bytes = 8192};
+constexpr core::Shape kShape = {.units = 32 * 8, .block_bytes = 8192, .kv_heads = 8};
 constexpr int32_t kTokens = 32'768;
 constexpr int32_t kKept = kTokens / 10;
 constexpr int32_t kSteps = 8;  // blocks that decoding adds one by one to every row, if it goes on for long

@@ -324,6 +324,24 @@ TEST(Waves, GoOnWhenSomethingElseFreesBlocks) {
   }
 }
 
+TEST(Waves, ThatTheDeviceCutsShortEndTheJobWithItsReason) {
+  Evicting e(64);
+  const JobId job = e.Ask(e.Item());
+  const CallId call = e.world.last_call();
+  e.Plan(PlanOf(job, {10, 10}));
+  ASSERT_EQ(e.world.Open<CompactUnits>().at(0).units.size(), 2u);
+  for (size_t i = 0; i < e.world.open().size(); ++i) {
+    if (!std::holds_alternative<CompactUnits>(e.world.open()[i])) continue;
+    e.world.AnswerOpen(i, UnitsCompacted{job, 1, 5, {Code::kResourceExhausted, "no memory", {}}});
+    break;
+  }
+  e.world.FinishAll();
+  EXPECT_EQ(e.Result(call).outcome.code, Code::kResourceExhausted);
+  EXPECT_EQ(e.Result(call).outcome.message, "no memory");
+  EXPECT_EQ(e.Result(call).units_compacted, 1u);
+  EXPECT_EQ(e.Result(call).kept, (std::vector<int32_t>{10, 64}));
+}
+
 TEST(Waves, StopAfterACancelAndFinishedUnitsStay) {
   Evicting e(64);
   const JobId job = e.Ask(e.Item());

@@ -56,6 +56,14 @@ TEST(Lazy, EvictionCountsFromTheBudgetIfThatIsAnother) {
   e.world.FinishAll();
 }
 
+TEST(Lazy, EvictionIsNotDueWhileTheSequenceIsWithinAnotherBudget) {
+  Evicting e(200, 60);
+  e.Evict(Lazy(e, 60, 30), {50, 10});
+  EXPECT_EQ(e.Ask(Lazy(e, 60, 31)), 0u);  // the first unit is a block above it, but 60 are fewer than twice 31
+  EXPECT_NE(e.Ask(Lazy(e, 60, 29)), 0u);
+  e.world.FinishAll();
+}
+
 TEST(Lazy, EvictionAfterACancelledOneIsDueForWhatIsLeftToDo) {
   Evicting e(64);
   const JobId job = e.Ask(Lazy(e, 64, 30));

@@ -273,7 +273,9 @@ TEST_F(DeviceTest, AJobWithoutMemoryIsRefusedAndOthersGoOn) {
 
   engine_->on_compact = [] { throw std::bad_alloc(); };
   device_.CompactUnits(LeaseRig::Wave(8, 0, 4, 2));
-  EXPECT_EQ(inbox_.WaitFor<core::UnitsCompacted>().units, 0u);
+  const auto compacted = inbox_.WaitFor<core::UnitsCompacted>();
+  EXPECT_EQ(compacted.units, 0u);
+  EXPECT_EQ(compacted.outcome.code, core::Code::kResourceExhausted);
   EXPECT_EQ(rig_.Word(0), 0u);
   device_.EndJob(8);
   inbox_.WaitFor<core::JobEnded>();

@@ -56,6 +56,27 @@ TEST(Combinations, SignalsWithoutRows) {
   }
 }
 
+TEST(Combinations, ProtectionThatFitsNoBudget) {
+  const auto with = [](int32_t sinks, Protect::Recent kind, int32_t recent, std::vector<int32_t> classes) {
+    return [=](Policy& p) {
+      p.protect = {.sinks = sinks, .recent_kind = kind, .recent = recent};
+      p.protect.classes = classes;
+    };
+  };
+  using Recent = Protect::Recent;
+  ExpectRefused("snapkv", {
+                              {"protect.recent is k - 2; it must be k less the 4 sinks, or fewer recent tokens",
+                               with(4, Recent::kBudgetMinus, 2, {})},
+                              {"protect.recent is k - 4; it must be k less the 4 sinks and what the classes protect",
+                               with(4, Recent::kBudgetMinus, 4, {1})},
+                              {"protect.recent is k - 0", with(0, Recent::kBudgetMinus, 0, {1})},
+                              {"protect.recent is k / 1; it must be k / 2", with(1, Recent::kBudgetOver, 1, {})},
+                              {"protect.recent is k / 1", with(0, Recent::kBudgetOver, 1, {3})},
+                          });
+  ExpectAllowed("snapkv", {with(4, Recent::kBudgetMinus, 4, {}), with(4, Recent::kBudgetMinus, 5, {1}),
+                           with(0, Recent::kBudgetOver, 1, {}), with(4, Recent::kBudgetOver, 2, {1})});
+}
+
 TEST(Combinations, Running) {
   ExpectRefused("h2o",
                 {

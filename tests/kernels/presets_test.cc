@@ -270,10 +270,12 @@ select: {two_lists: {share: 0.1}}
 
 TEST(Presets, NameTheirSources) {
   for (const std::string& name : PresetNames()) {
-    EXPECT_EQ(PresetSource(name).compare(0, 6, "arXiv "), 0) << name << ": " << PresetSource(name);
+    EXPECT_EQ(SourceOf(name).preset, name);
+    EXPECT_EQ(SourceOf(name).papers.substr(0, 6), "arXiv ") << name;
+    EXPECT_FALSE(SourceOf(name).changes.empty()) << name;
   }
-  EXPECT_EQ(PresetSource("ahakv-ada"), "arXiv 2506.03762, arXiv 2407.11550");
-  EXPECT_EQ(PresetSource("csp"), "arXiv 2412.04652");
+  EXPECT_EQ(SourceOf("ahakv-ada").papers, "arXiv 2506.03762, arXiv 2407.11550");
+  EXPECT_EQ(SourceOf("csp").papers, "arXiv 2412.04652");
 }
 
 }  // namespace

@@ -110,12 +110,15 @@ TEST_F(AppTest, HelpVersionPolicies) {
   EXPECT_EQ(RunProgram({"version"}).status, 0);
   std::string policies;
   for (const std::string& name : engine::PresetNames()) {
-    policies += "---\n# source: " + engine::PresetSource(name) + "\n" + engine::PolicyToYaml(*engine::Preset(name));
+    const engine::PresetSource& source = engine::SourceOf(name);
+    policies += "---\n# source: " + std::string(source.papers) + "\n# changes: " + std::string(source.changes) + "\n" +
+                engine::PolicyToYaml(*engine::Preset(name));
   }
   EXPECT_EQ(RunProgram({"policies"}).output, policies);
   const std::string two = RunProgram({"policies", "tova", "h2o"}).output;
-  EXPECT_THAT(two, StartsWith("---\n# source: arXiv 2401.06104\nname: tova\n"));
-  EXPECT_THAT(two, HasSubstr("\n---\n# source: arXiv 2306.14048\nname: h2o\n"));
+  EXPECT_THAT(two, StartsWith("---\n# source: arXiv 2401.06104\n# changes: the newest token is protected"));
+  EXPECT_THAT(two, HasSubstr("drop it\nname: tova\n"));
+  EXPECT_THAT(two, HasSubstr("\n---\n# source: arXiv 2306.14048\n# changes: "));
   const Ended unknown = RunProgram({"policies", "tova", "best"});
   EXPECT_EQ(unknown.status, 2);
   EXPECT_THAT(unknown.output, StartsWith("kvsteward: there is no policy 'best'; choose one of ahakv-ada, "));

@@ -49,7 +49,7 @@ TEST_F(TenantsTest, CallsThatNameNoPolicyGetTheTenantsOfThatMoment) {
     EXPECT_EQ(said.code, static_cast<uint32_t>(grpc::StatusCode::INVALID_ARGUMENT));
     EXPECT_THAT(said.message, HasSubstr(text));
   };
-  says("window has no query rows; policy snapkv needs");
+  says("window has no query rows; signal softmax of policy snapkv");
   ASSERT_TRUE(Set(ToPolicy("streaming-llm")).ok());
   EXPECT_EQ(EvictByDefault().code, 0u);
   ASSERT_TRUE(Set(ToPolicy("name: mine\nwindow: 2\n")).ok());

@@ -22,7 +22,7 @@ TEST_F(StateFieldTest, AWindowThatTheLeaseDoesNotHave) {
   const auto refused = [&](const std::string& says, const std::function<void(v1::Window&)>& change) {
     Refused(StatusCode::INVALID_ARGUMENT, says, [&] { return Evict(worker_, with(change)); });
   };
-  Refused(StatusCode::INVALID_ARGUMENT, "window has no query rows; policy snapkv needs at least 1",
+  Refused(StatusCode::INVALID_ARGUMENT, "window has no query rows; signal softmax of policy snapkv reads them",
           [&] { return Evict(worker_, Ours("snapkv")); });
   refused("window.slot is 1; it must be below the 1 that Attach named", [](v1::Window& w) { w.set_slot(1); });
   refused("window.slot is 1023; it must be below the 1 that Attach named", [](v1::Window& w) { w.set_slot(1023); });
