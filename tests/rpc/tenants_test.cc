@@ -53,9 +53,9 @@ TEST_F(TenantsTest, CallsThatNameNoPolicyGetTheTenantsOfThatMoment) {
   ASSERT_TRUE(Set(ToPolicy("streaming-llm")).ok());
   EXPECT_EQ(EvictByDefault().code, 0u);
   ASSERT_TRUE(Set(ToPolicy("name: mine\nwindow: 2\n")).ok());
-  says("policy mine needs");
+  says("of policy mine reads them");
   ASSERT_TRUE(Set(ToPolicy("")).ok());
-  says("policy snapkv needs");
+  says("of policy snapkv reads them");
 }
 
 TEST_F(TenantsTest, AreListedWithTheirPolicies) {
