@@ -201,6 +201,33 @@ TEST_F(DaemonTest, ObservesRowsOnceAndInOrder) {
   EXPECT_EQ(*last, 12 * kRows + 4);
 }
 
+// Scores over candidates only: rows need the classes that say what is none, and the budget.
+TEST_F(DaemonTest, ObservesWithInputs) {
+  ClientOptions with_inputs = Options(daemon_);
+  with_inputs.input_bytes = 4096;
+  auto client = Attach(with_inputs);
+  auto sequence = client->CreateSequence(1, 500);
+  ASSERT_TRUE(sequence.ok()) << sequence.status();
+  testing::FillWindow(client->WindowSlot(1), kGeometry, kRows);
+  Tokens tokens(*sequence, kGeometry, 1);
+  ASSERT_TRUE(sequence->Reserve(100).ok());
+  tokens.WriteUpTo(kRows);
+  ObserveOptions rows;
+  rows.policy =
+      "{name: mine, window: all, signal: {softmax: {over: candidates}}, accumulate: running, protect: {recent: 0, "
+      "classes: [1]}}";
+  rows.budget_tokens = 40;
+  rows.window = {.rows = kRows, .slot = 1};
+  const absl::Status without = sequence->Observe(rows).status();
+  EXPECT_EQ(without.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(without.message().find("protect.classes reads classes"), without.message().npos) << without;
+  for (uint32_t token = 0; token < kRows; ++token) client->InputArea()[64 + token] = std::byte(token % 2);
+  rows.inputs.classes = 64;
+  const absl::StatusOr<uint32_t> observed = sequence->Observe(rows);
+  ASSERT_TRUE(observed.ok()) << observed.status();
+  EXPECT_EQ(*observed, kRows);
+}
+
 TEST_F(DaemonTest, LazyEvictionsWaitForABlock) {
   auto client = Attach(Options(daemon_));
   auto sequence = client->CreateSequence(1, 500);
