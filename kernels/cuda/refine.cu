@@ -106,7 +106,7 @@ __device__ double FoldBlock(double mine, bool largest) {
 __device__ bool IsLargest(Whole whole) { return whole == Whole::kMostGamma || whole == Whole::kMostNorm; }
 
 // The tile's part of what the step needs of the whole unit.
-__global__ void __launch_bounds__(kThreads) FoldTiles(Work work) {
+__global__ void __launch_bounds__(kThreads, 4) FoldTiles(Work work) {
   const Tile tile = TileOf(work);
   const int64_t first = int64_t{tile.index} * kTokens;
   if (first >= tile.length) return;
