@@ -42,7 +42,8 @@ __global__ void __launch_bounds__(kTileThreads) CountDigit(SelectWork work) {
     if (lanes == 0) continue;
     // Scores are often alike: the lanes with the first one's value add once.
     const int leader = __ffs(static_cast<int>(lanes)) - 1;
-    const bool like_leader = counted && bin == __shfl_sync(kAllLanes, bin, leader);
+    const uint32_t leader_bin = __shfl_sync(kAllLanes, bin, leader);
+    const bool like_leader = counted && bin == leader_bin;
     const unsigned alike = __ballot_sync(kAllLanes, like_leader);
     if (thread % kLanes == leader) {
       atomicAdd(&counts[bin], static_cast<uint32_t>(__popc(alike)));
