@@ -106,14 +106,12 @@ Choice OnDevice(const Rows& rows, size_t heads, SelectRule rule, const std::vect
   rule.totals = device_totals.data();
   rule.shares = device_shares.data();
   const size_t workspace_bytes = engine::cuda::SelectWorkspaceBytes(units);
-  const size_t list_size = static_cast<size_t>(list_offset.back());
-
   std::vector<int32_t> first_list;
   for (int run = 0; run < 2; ++run) {
     const DeviceArray<uint8_t> workspace(std::vector<uint8_t>(workspace_bytes, run == 0 ? 0x5a : 0xff));
     const DeviceArray<int32_t> kept(std::vector<int32_t>(rows.size(), -7));
     const DeviceArray<uint64_t> mask(std::vector<uint64_t>(choice.mask.size() + 1, 0xa5a5a5a5a5a5a5a5u));
-    const DeviceArray<int32_t> list(std::vector<int32_t>(list_size + 1, -1));
+    const DeviceArray<int32_t> list(std::vector<int32_t>(static_cast<size_t>(list_offset.back()) + 1, -1));
     const Selected out = {.kept = kept.data(),
                           .mask = mask.data(),
                           .mask_offset = words.data(),
@@ -245,10 +243,7 @@ void TestAdversarial() {
                              return std::bit_cast<float>(static_cast<uint32_t>((j * 104729 + u * 31) % 8'000'000));
                            })},
       {"greatest", filled(2, 2500, [](size_t, size_t j) { return j % 2 == 0 ? 3.4028235e38f : 1e38f; })},
-      {"floors bind", filled(8, 2500,
-                             [](size_t u, size_t j) {  // one head has nearly all the score
-                               return (u % 4 == 1 ? 1.0f : 1e-6f) * static_cast<float>(1 + j % 997);
-                             })},
+      {"floors bind", filled(8, 2500, [](size_t u, size_t j) { return (u % 4 == 1 ? 1e6f : 1.0f) * (1 + j % 997); })},
       {"one head empty",
        filled(8, 2500, [](size_t u, size_t j) { return u % 4 == 2 ? -1.0f : static_cast<float>(j % 13); })},
       {"nobody competes", filled(8, 200, [](size_t, size_t) { return -1.0f; })},
@@ -281,14 +276,15 @@ void TestLarge() {
 }
 
 void TestRefusals() {
-  const DeviceUnits units = {.units = 3, .kv_heads = 2};
   const DeviceArray<int64_t> totals(std::vector<int64_t>{1});
-  const SelectRule rule = {.kind = SelectRule::Kind::kUniform, .totals = totals.data()};
+  const SelectRule rule = {.totals = totals.data()};
   const DeviceArray<uint8_t> workspace(size_t{1} << 20);
-  CHECK(engine::cuda::LaunchSelect(units, rule, nullptr, {}, workspace.data(), nullptr) == cudaErrorInvalidValue);
-  CHECK(engine::cuda::LaunchSelect({.units = 2, .kv_heads = 2}, {}, nullptr, {}, workspace.data(), nullptr) ==
-        cudaErrorInvalidValue);
-  CHECK(engine::cuda::LaunchSelect({}, rule, nullptr, {}, nullptr, nullptr) == cudaSuccess);
+  const auto launch = [&](const DeviceUnits& units, const SelectRule& with) {
+    return engine::cuda::LaunchSelect(units, with, nullptr, {}, workspace.data(), nullptr);
+  };
+  CHECK(launch({.units = 3, .kv_heads = 2}, rule) == cudaErrorInvalidValue);
+  CHECK(launch({.units = 2, .kv_heads = 2}, {}) == cudaErrorInvalidValue);
+  CHECK(launch({}, rule) == cudaSuccess);
 }
 
 }  // namespace
