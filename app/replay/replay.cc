@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kvsteward/engine/engine.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 
 namespace kvsteward::replay {
 namespace {
@@ -110,13 +110,14 @@ absl::StatusOr<ReplayOutput> ReplayInProcess(const ReplayInput& input, const eng
   if (absl::Status status = CheckTensors(input, policy); !status.ok()) return status;
   const PagedInput paged(input, policy);
   const std::unique_ptr<engine::Engine> engine = engine::NewHostEngine(threads);
-  absl::StatusOr<engine::EvictionPlanner> planner =
-      engine::EvictionPlanner::Start(*engine, paged.View(), policy, budget, /*keep_scores=*/true);
-  if (!planner.ok()) return planner.status();
-  while (!planner->finished()) {
-    if (absl::Status status = planner->Step(); !status.ok()) return status;
+  const engine::SequenceView sequence = paged.View();
+  absl::StatusOr<std::unique_ptr<engine::Eviction>> eviction =
+      engine->StartEviction(sequence, policy, budget, {.masks = true, .scores = true});
+  if (!eviction.ok()) return eviction.status();
+  while (!(*eviction)->finished()) {
+    if (absl::Status status = (*eviction)->Step(); !status.ok()) return status;
   }
-  return ToOutput(input, planner->TakePlan(), std::string(engine->name()));
+  return ToOutput(input, (*eviction)->TakePlan(), std::string(engine->name()));
 }
 
 }  // namespace kvsteward::replay

@@ -44,15 +44,15 @@ void FillSide(T* side, std::span<const Kept> kept, int32_t residents, std::span<
 
 }  // namespace
 
-void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitCompaction& compaction) {
-  const UnitView& unit = compaction.unit;
-  const std::vector<Kept> kept = KeptOf(unit, compaction.mask);
-  GatherTokens(pool, geometry.token_bytes(), kept, compaction.to);
-  FillSide(pool.positions, kept, unit.length, compaction.to, [&](const Kept& k) {
+void CompactUnit(const Geometry& geometry, const PoolView& pool, const UnitView& unit, std::span<const uint64_t> mask,
+                 std::span<const Run> to) {
+  const std::vector<Kept> kept = KeptOf(unit, mask);
+  GatherTokens(pool, geometry.token_bytes(), kept, to);
+  FillSide(pool.positions, kept, unit.length, to, [&](const Kept& k) {
     return k.token < unit.stored ? pool.positions[k.index()] : unit.appended_position + (k.token - unit.stored);
   });
-  FillSide(pool.norms, kept, unit.normed, compaction.to, [&](const Kept& k) { return pool.norms[k.index()]; });
-  FillSide(pool.running, kept, unit.scored, compaction.to, [&](const Kept& k) { return pool.running[k.index()]; });
+  FillSide(pool.norms, kept, unit.normed, to, [&](const Kept& k) { return pool.norms[k.index()]; });
+  FillSide(pool.running, kept, unit.scored, to, [&](const Kept& k) { return pool.running[k.index()]; });
 }
 
 }  // namespace kvsteward::engine::cpu

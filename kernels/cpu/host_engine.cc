@@ -1,5 +1,7 @@
 // The host backend: scores with SIMD on a fixed pool of threads, selects by the shared definition, compacts a
 // unit per thread.
+#include "kernels/cpu/host_engine.h"
+
 #include <memory>
 
 #include "kernels/cpu/compact.h"
@@ -7,12 +9,11 @@
 #include "kernels/cpu/side_array.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/plan/select.h"
-#include "kvsteward/engine/engine.h"
 
 namespace kvsteward::engine {
 namespace {
 
-class HostEngine final : public Engine {
+class HostEngine final : public LayerEngine {
  public:
   explicit HostEngine(int threads) : threads_(threads) {}
 
@@ -44,9 +45,14 @@ class HostEngine final : public Engine {
     engine::SelectLayer(sequence, policy, scores, parallel, choice);
   }
 
-  void CompactUnits(const Geometry& geometry, const PoolView& pool, std::span<const UnitCompaction> units) override {
-    threads_.ParallelFor(static_cast<int64_t>(units.size()),
-                         [&](int64_t i, int) { cpu::CompactUnit(geometry, pool, units[static_cast<size_t>(i)]); });
+  absl::StatusOr<Publishing> CompactUnits(const SequenceView& sequence, const Plan& plan,
+                                          std::span<const UnitMove> moves, const TableView&) override {
+    threads_.ParallelFor(static_cast<int64_t>(moves.size()), [&](int64_t i, int) {
+      const UnitMove& move = moves[static_cast<size_t>(i)];
+      cpu::CompactUnit(sequence.geometry, sequence.pool, sequence.units[static_cast<size_t>(move.unit)],
+                       plan.UnitMask(move.unit), move.to);
+    });
+    return Publishing::kByCaller;
   }
 
  private:
@@ -55,6 +61,8 @@ class HostEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> NewHostEngine(int threads) { return std::make_unique<HostEngine>(threads); }
+std::unique_ptr<LayerEngine> NewHostLayerEngine(int threads) { return std::make_unique<HostEngine>(threads); }
+
+std::unique_ptr<Engine> NewHostEngine(int threads) { return NewHostLayerEngine(threads); }
 
 }  // namespace kvsteward::engine

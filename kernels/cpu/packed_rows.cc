@@ -1,29 +1,15 @@
 #include "kernels/cpu/packed_rows.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <numbers>
 
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/element.h"
 #include "kernels/plan/row.h"
+#include "kernels/plan/row_scale.h"
 
 namespace kvsteward::engine::cpu {
 namespace {
-
-// g log2(e) / sqrt(d) of a query at `position`.
-float Scale(const UsedRows& used, int32_t position) {
-  const Signal& signal = used.policy->signal;
-  double gain = 1;
-  if (signal.kind == Signal::Kind::kStepGainSoftmax) {
-    const double ratio = (static_cast<double>(position) + 1) / static_cast<double>(used.k);
-    gain =
-        std::max(static_cast<double>(signal.g_min_ppm) / double{kPpm}, std::sqrt(2 * std::log(std::max(1.0, ratio))));
-  }
-  const double dim = used.sequence->geometry.head_dim;
-  return static_cast<float>(gain * std::numbers::log2e / std::sqrt(dim));
-}
 
 // How many residents have a position <= `position`.
 int32_t VisibleCount(const UnitView& unit, const PoolView& pool, int32_t position) {
@@ -103,7 +89,8 @@ void PackedRows::Pack(const UsedRows& used, int32_t kv_head, const CandidateSet*
   visible_.resize(rows);
   for (size_t row = 0; row < rows; ++row) {
     const int32_t position = used.PositionAt(static_cast<int32_t>(row));
-    scale_[row] = row < in_window ? Scale(used, position) : scale_[row % in_window];
+    scale_[row] = row < in_window ? RowScale(used.policy->signal, used.k, position, used.sequence->geometry.head_dim)
+                                  : scale_[row % in_window];
     visible_[row] =
         row < in_window ? VisibleCount(used.Unit(kv_head), used.sequence->pool, position) : visible_[row % in_window];
   }

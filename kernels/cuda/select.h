@@ -31,8 +31,10 @@ struct Selected {
   int32_t* kept = nullptr;               // [units] residents
   uint64_t* mask = nullptr;              // bit j % 64 of word mask_offset[u] + j / 64: resident j of unit u stays
   const int64_t* mask_offset = nullptr;  // [units]
-  int32_t* list = nullptr;               // unit u's residents that stay, ascending, from list_offset[u] on; may be null
-  const int64_t* list_offset = nullptr;  // [units + 1] what goes beyond the next one is not written
+  // The residents that stay, ascending, unit after unit, or null: those of a layer from list_offset[layer] on; what goes
+  // beyond the next one is not written.
+  int32_t* list = nullptr;
+  const int64_t* list_offset = nullptr;  // [layers + 1]
 };
 
 size_t SelectWorkspaceBytes(const DeviceUnits& units);

@@ -2,14 +2,14 @@
 #include <utility>
 
 #include "kernels/plan/check.h"
-#include "kvsteward/engine/planner.h"
+#include "kernels/plan/planner.h"
 
 namespace kvsteward::engine {
 
-Observer::Observer(Engine& engine, const SequenceView& sequence, const Policy& policy, int64_t k)
+Observer::Observer(LayerEngine& engine, const SequenceView& sequence, const Policy& policy, int64_t k)
     : engine_(&engine), sequence_(sequence), policy_(policy), k_(k) {}
 
-absl::StatusOr<Observer> Observer::Start(Engine& engine, const SequenceView& sequence, const Policy& policy,
+absl::StatusOr<Observer> Observer::Start(LayerEngine& engine, const SequenceView& sequence, const Policy& policy,
                                          const Budget& budget) {
   if (absl::Status status = CheckObservation(sequence, policy); !status.ok()) return status;
   absl::StatusOr<int64_t> k = 0;
@@ -28,10 +28,11 @@ absl::Status Observer::Step() {
   return absl::OkStatus();
 }
 
-void Observer::Commit() {
+absl::Status Observer::Commit() {
   for (size_t l = 0; l < running_.size(); ++l) {
     engine_->StoreRunning(sequence_, static_cast<int32_t>(l), running_[l]);
   }
+  return absl::OkStatus();
 }
 
 }  // namespace kvsteward::engine

@@ -1,5 +1,5 @@
 // The pipeline over all layers of a sequence: scores, budgets of layers, selection.
-#include "kvsteward/engine/planner.h"
+#include "kernels/plan/planner.h"
 
 #include <algorithm>
 #include <chrono>
@@ -9,6 +9,7 @@
 
 #include "kernels/plan/check.h"
 #include "kernels/plan/layer_budget.h"
+#include "kernels/plan/outline.h"
 #include "kernels/plan/protect.h"
 
 namespace kvsteward::engine {
@@ -29,58 +30,38 @@ class Stopwatch {
 
 int64_t Sum(const std::vector<int64_t>& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
 
-// A plan that keeps everything.
-void KeepAll(Plan& plan) {
-  for (size_t u = 0; u < plan.kept.size(); ++u) {
-    const auto begin = plan.mask.begin() + plan.mask_offsets[u];
-    std::fill(begin, plan.mask.begin() + plan.mask_offsets[u + 1], ~uint64_t{0});
-    if (plan.kept[u] % 64 != 0) begin[plan.kept[u] / 64] = (uint64_t{1} << (plan.kept[u] % 64)) - 1;
-  }
-}
-
 }  // namespace
 
-EvictionPlanner::EvictionPlanner(Engine& engine, const SequenceView& sequence, const Policy& policy, bool keep_scores)
+EvictionPlanner::EvictionPlanner(LayerEngine& engine, const SequenceView& sequence, const Policy& policy,
+                                 bool keep_scores)
     : engine_(&engine),
       sequence_(sequence),
       policy_(policy),
       keep_scores_(keep_scores),
       all_scores_first_(policy.layer.reads_scores() || policy.protect.mass_ppm > 0) {}
 
-absl::StatusOr<EvictionPlanner> EvictionPlanner::Start(Engine& engine, const SequenceView& sequence,
+absl::StatusOr<EvictionPlanner> EvictionPlanner::Start(LayerEngine& engine, const SequenceView& sequence,
                                                        const Policy& policy, const Budget& budget, bool keep_scores) {
   const Geometry& geometry = sequence.geometry;
   if (absl::Status status = CheckEviction(sequence, policy); !status.ok()) return status;
   absl::StatusOr<int64_t> k = BudgetTokens(budget, geometry, sequence.seen);
   if (!k.ok()) return k.status();
 
-  EvictionPlanner planner(engine, sequence, policy, keep_scores);
-  const auto layers = static_cast<size_t>(geometry.layers);
-  planner.residents_.assign(layers, 0);
-  planner.candidates_.assign(layers, 0);
-  Plan& plan = planner.plan_;
-  plan.budget_tokens = *k;
-  plan.mask_offsets.push_back(0);
-  for (size_t u = 0; u < sequence.units.size(); ++u) {
-    const UnitView& unit = sequence.units[u];
-    const size_t layer = u / static_cast<size_t>(geometry.kv_heads);
-    planner.residents_[layer] += unit.length;
-    planner.candidates_[layer] += Candidates(unit, sequence.pool, sequence.inputs.classes, policy.protect, *k).size();
-    plan.kept.push_back(unit.length);
-    plan.mask_offsets.push_back(plan.mask_offsets.back() + (unit.length + 63) / 64);
+  std::vector<int32_t> candidates;
+  for (const UnitView& unit : sequence.units) {
+    candidates.push_back(Candidates(unit, sequence.pool, sequence.inputs.classes, policy.protect, *k).size());
   }
-  plan.layer_budgets = planner.residents_;
-  plan.mask.assign(static_cast<size_t>(plan.mask_offsets.back()), 0);
-
-  plan.no_op = Sum(planner.residents_) <= int64_t{geometry.layers} * geometry.kv_heads * *k;
-  if (plan.no_op) {
-    KeepAll(plan);
+  EvictionPlanner planner(engine, sequence, policy, keep_scores);
+  planner.outline_ = Outline::Of(sequence, *k, candidates);
+  planner.plan_ = EmptyPlan(sequence, planner.outline_, /*masks=*/true);
+  if (planner.outline_.no_op()) {
+    KeepAll(planner.plan_);
     return planner;
   }
   planner.layers_ = geometry.layers;
-  planner.scores_.resize(keep_scores || planner.all_scores_first_ ? layers : 1);
+  planner.scores_.resize(keep_scores || planner.all_scores_first_ ? static_cast<size_t>(geometry.layers) : 1);
   // What is protected now is protected whatever is pinned later: what does not fit is refused before anything is read.
-  if (absl::Status status = planner.CheckProtected(); !status.ok()) return status;
+  if (absl::Status status = planner.outline_.CheckProtected(policy); !status.ok()) return status;
   if (!planner.all_scores_first_) planner.DivideBudget();
   return planner;
 }
@@ -90,7 +71,7 @@ absl::Status EvictionPlanner::Step() {
     if (absl::Status status = Score(); !status.ok()) return status;
     if (all_scores_first_) return absl::OkStatus();
   } else if (totals_.empty()) {
-    if (absl::Status status = CheckProtected(); !status.ok()) return status;
+    if (absl::Status status = outline_.CheckProtected(policy_); !status.ok()) return status;
     DivideBudget();
     return absl::OkStatus();
   }
@@ -110,13 +91,13 @@ absl::Status EvictionPlanner::Score() {
   const int64_t candidates =
       std::count_if(scores.scores.begin(), scores.scores.end(), [](float score) { return score >= 0; });
   // The caller's bytes may change; what was checked before must hold for what is selected now.
-  if (policy_.protect.mass_ppm == 0 && candidates != candidates_[layer]) {
-    return absl::InvalidArgumentError("classes protect " + std::to_string(residents_[layer] - candidates) +
+  if (policy_.protect.mass_ppm == 0 && candidates != outline_.candidates[layer]) {
+    return absl::InvalidArgumentError("classes protect " + std::to_string(outline_.residents[layer] - candidates) +
                                       " tokens of layer " + std::to_string(scored_) + ", but protected " +
-                                      std::to_string(residents_[layer] - candidates_[layer]) +
+                                      std::to_string(outline_.residents[layer] - outline_.candidates[layer]) +
                                       " before; leave them unchanged during a call");
   }
-  candidates_[layer] = candidates;
+  outline_.candidates[layer] = candidates;
   if (policy_.layer.kind == LayerBudget::Kind::kEntropy) entropies_.push_back(LayerEntropy(scores));
   if (policy_.layer.kind == LayerBudget::Kind::kEqualMass) {
     held_.push_back(HeldByHighest(scores, sequence_.geometry.kv_heads));
@@ -128,24 +109,9 @@ absl::Status EvictionPlanner::Score() {
   return absl::OkStatus();
 }
 
-int64_t EvictionPlanner::CandidatesThatStay() const {
-  return int64_t{sequence_.geometry.layers} * sequence_.geometry.kv_heads * plan_.budget_tokens -
-         (Sum(residents_) - Sum(candidates_));
-}
-
-absl::Status EvictionPlanner::CheckProtected() const {
-  if (CandidatesThatStay() >= 0) return absl::OkStatus();
-  const int64_t total = int64_t{sequence_.geometry.layers} * sequence_.geometry.kv_heads * plan_.budget_tokens;
-  return absl::InvalidArgumentError("budget is " + std::to_string(plan_.budget_tokens) + " tokens per kv head, " +
-                                    std::to_string(total) + " in all; policy " + policy_.name + " protects " +
-                                    std::to_string(Sum(residents_) - Sum(candidates_)) +
-                                    " of the sequence, so it must be larger");
-}
-
 void EvictionPlanner::DivideBudget() {
   const Stopwatch watch(select_seconds_);
-  const int64_t kv_heads = sequence_.geometry.kv_heads;
-  const int64_t total = CandidatesThatStay();
+  const int64_t total = outline_.candidates_that_stay();
   std::vector<int64_t> layer_shares;
   switch (policy_.layer.kind) {
     case LayerBudget::Kind::kGlobal:
@@ -153,19 +119,13 @@ void EvictionPlanner::DivideBudget() {
       for (const std::vector<int64_t>& shares : shares_) layer_shares.push_back(Sum(shares));
       break;
     case LayerBudget::Kind::kEqualMass:
-      layer_shares = EqualMassShares(held_, candidates_, total, kv_heads);
+      layer_shares = EqualMassShares(held_, outline_.candidates, total, outline_.kv_heads);
       break;
-    default: {
-      // With a span over the layer its heads keep the same tokens: budgets are made per head.
-      const int64_t step = policy_.group.span == Group::Span::kLayer ? kv_heads : 1;
-      std::vector<int64_t> caps = candidates_;
-      for (int64_t& cap : caps) cap /= step;
-      layer_shares = LayerShares(policy_.layer, caps, total / step, kv_heads / step, entropies_);
-      for (int64_t& share : layer_shares) share *= step;
-    }
+    default:
+      layer_shares = outline_.SharesOfLayers(policy_, entropies_);
   }
   for (size_t l = 0; l < layer_shares.size(); ++l) {
-    totals_.push_back(residents_[l] - candidates_[l] + layer_shares[l]);
+    totals_.push_back(outline_.residents[l] - outline_.candidates[l] + layer_shares[l]);
   }
 }
 
@@ -189,10 +149,11 @@ void EvictionPlanner::Select() {
   ++selected_;
 }
 
-void EvictionPlanner::CommitRunning() {
+absl::Status EvictionPlanner::CommitRunning() {
   for (size_t l = 0; l < running_.size(); ++l) {
     engine_->StoreRunning(sequence_, static_cast<int32_t>(l), running_[l]);
   }
+  return absl::OkStatus();
 }
 
 Plan EvictionPlanner::TakePlan() {

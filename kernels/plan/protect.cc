@@ -13,19 +13,6 @@
 namespace kvsteward::engine {
 namespace {
 
-// How many of the newest residents are protected, as far as there are so many.
-int64_t Recent(const Protect& protect, int64_t k) {
-  switch (protect.recent_kind) {
-    case Protect::Recent::kTokens:
-      return protect.recent;
-    case Protect::Recent::kBudgetMinus:
-      return std::max<int64_t>(0, k - protect.recent);
-    case Protect::Recent::kBudgetOver:
-      return k / std::max(1, protect.recent);
-  }
-  return 0;
-}
-
 // The residents of [begin, end) whose class is one of `names`. A position that `classes` does not have has no class.
 std::vector<int32_t> Flagged(const UnitView& unit, const PoolView& pool, std::span<const uint8_t> classes,
                              std::span<const int32_t> names, int32_t begin, int32_t end) {
@@ -46,6 +33,18 @@ std::vector<int32_t> Flagged(const UnitView& unit, const PoolView& pool, std::sp
 }
 
 }  // namespace
+
+int64_t Recent(const Protect& protect, int64_t k) {
+  switch (protect.recent_kind) {
+    case Protect::Recent::kTokens:
+      return protect.recent;
+    case Protect::Recent::kBudgetMinus:
+      return std::max<int64_t>(0, k - protect.recent);
+    case Protect::Recent::kBudgetOver:
+      return k / std::max(1, protect.recent);
+  }
+  return 0;
+}
 
 CandidateSet Candidates(const UnitView& unit, const PoolView& pool, std::span<const uint8_t> classes,
                         const Protect& protect, int64_t k) {

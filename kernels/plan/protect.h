@@ -21,6 +21,9 @@ struct CandidateSet {
   int32_t size() const { return end - begin - static_cast<int32_t>(holes.size()); }
 };
 
+// How many of the newest residents are protected, as far as there are so many.
+int64_t Recent(const Protect& protect, int64_t k);
+
 // What sinks, recent tokens and flagged classes leave. `k` is the sequence's mean budget, `classes` the caller's flags
 // by position (looked at only if the policy names classes). Costs O(sinks + runs), O(length) with classes.
 CandidateSet Candidates(const UnitView& unit, const PoolView& pool, std::span<const uint8_t> classes,

@@ -3,13 +3,13 @@
 #pragma once
 
 #include "kernels/plan/parallel.h"
-#include "kvsteward/engine/engine.h"
+#include "kernels/plan/layer_engine.h"
 #include "kvsteward/engine/paged.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
 
-// As Engine::SelectLayer. Reads positions and runs of `sequence`, never keys or values. The result does not depend on
+// As LayerEngine::SelectLayer. Reads positions and runs of `sequence`, never keys or values. The result does not depend on
 // `parallel`.
 void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
                  const ParallelFor& parallel, LayerChoice& choice);

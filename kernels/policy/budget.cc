@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/policy/decimal.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 
 namespace kvsteward::engine {
 namespace {

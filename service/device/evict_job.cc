@@ -76,24 +76,28 @@ absl::Status EvictJob::Start(engine::Engine& engine) {
   absl::StatusOr<engine::InputView> inputs =
       ResolveInputs(spec, lease, statistics, ask_.written_tokens, residents, &classes_);
   if (!inputs.ok()) return inputs.status();
-  const engine::SequenceView sequence{.geometry = lease.geometry,
-                                      .pool = pool_->View(),
-                                      .units = units_,
-                                      .window = *window,
-                                      .inputs = *inputs,
-                                      .seen = ask_.written_tokens,
-                                      .observed = ask_.observed_tokens,
-                                      .normed_kind = KindOf(ask_.norms),
-                                      .stop = &cancelled_};
+  sequence_ = {.geometry = lease.geometry,
+               .pool = pool_->View(),
+               .units = units_,
+               .window = *window,
+               .inputs = *inputs,
+               .seen = ask_.written_tokens,
+               .observed = ask_.observed_tokens,
+               .normed_kind = KindOf(ask_.norms),
+               .stop = &cancelled_};
   if (ask_.observe) {
-    absl::StatusOr<engine::Observer> observer = engine::Observer::Start(engine, sequence, *ask_.policy, spec.budget);
-    if (!observer.ok()) return observer.status();
-    observer_ = *std::move(observer);
+    auto observation = engine.StartObservation(sequence_, *ask_.policy, spec.budget);
+    if (!observation.ok()) return observation.status();
+    observation_ = *std::move(observation);
   } else {
-    absl::StatusOr<engine::EvictionPlanner> planner = engine::EvictionPlanner::Start(
-        engine, sequence, *ask_.policy, spec.budget, ask_.export_plan && ask_.export_scores);
-    if (!planner.ok()) return planner.status();
-    planner_ = *std::move(planner);
+    // Running scores that stay are counted by the masks.
+    const bool scored =
+        ask_.policy->running() || std::ranges::any_of(units_, [](const auto& u) { return u.scored > 0; });
+    auto eviction =
+        engine.StartEviction(sequence_, *ask_.policy, spec.budget,
+                             {.masks = ask_.export_plan || scored, .scores = ask_.export_plan && ask_.export_scores});
+    if (!eviction.ok()) return eviction.status();
+    eviction_ = *std::move(eviction);
   }
   observed_ = ask_.observed_tokens;
   if (ask_.policy->running() && window->rows > 0) observed_ = std::max(observed_, window->positions.back() + 1);
@@ -107,8 +111,8 @@ std::optional<core::EvictPlanned> EvictJob::PlanLayer(engine::Engine& engine) {
   if (!finished()) {
     if (cancelled_) return Refuse(Cancelled());
     const auto start = std::chrono::steady_clock::now();
-    const absl::Status status = planner_ ? planner_->Step() : observer_->Step();
-    if (observer_) times_.score_us += MicrosecondsSince(start);
+    const absl::Status status = eviction_ ? eviction_->Step() : observation_->Step();
+    if (observation_) times_.score_us += MicrosecondsSince(start);
     if (status.code() == absl::StatusCode::kCancelled) return Refuse(Cancelled());
     if (!status.ok()) return Refuse(status);
     if (!finished()) return std::nullopt;
@@ -124,13 +128,13 @@ core::EvictPlanned EvictJob::Refuse(const absl::Status& status) const {
   answer.times = times_;
   // Layers that were scored have their norms overwritten by those of another kind.
   const engine::Policy& policy = *ask_.policy;
-  if (planner_ && policy.reads_norms() && NameOf(policy.norm()) != ask_.norms) answer.norms = 0;
+  if (eviction_ && policy.reads_norms() && NameOf(policy.norm()) != ask_.norms) answer.norms = 0;
   return answer;
 }
 
 core::EvictPlanned EvictJob::FinishObserve() {
-  observer_->Commit();
-  observer_.reset();
+  if (absl::Status status = observation_->Commit(); !status.ok()) return Refuse(status);
+  observation_.reset();
   core::EvictPlanned answer;
   answer.job = ask_.job;
   answer.observed_tokens = observed_;
@@ -139,9 +143,9 @@ core::EvictPlanned EvictJob::FinishObserve() {
 }
 
 core::EvictPlanned EvictJob::FinishEvict() {
-  times_.score_us = static_cast<uint64_t>(planner_->score_seconds() * 1e6);
-  times_.select_us = static_cast<uint64_t>(planner_->select_seconds() * 1e6);
-  plan_ = planner_->TakePlan();
+  times_.score_us = static_cast<uint64_t>(eviction_->score_seconds() * 1e6);
+  times_.select_us = static_cast<uint64_t>(eviction_->select_seconds() * 1e6);
+  plan_ = eviction_->TakePlan();
   if (ask_.export_plan) {
     const absl::Status status = ExportPlan(plan_, units_, ask_.sequence, ask_.export_scores, ask_.plan,
                                            pool_->Bytes(core::ObjectKind::kPlans, 0));
@@ -164,43 +168,55 @@ core::EvictPlanned EvictJob::FinishEvict() {
       engine::UnitView& unit = units_[u];
       if (answer.norms) unit.normed = unit.length;
       if (answer.observed_tokens > 0) unit.scored = unit.length;
-      answer.scored.push_back(CountBits(plan_.UnitMask(static_cast<int32_t>(u)), unit.scored));
+      answer.scored.push_back(unit.scored == 0 ? 0 : CountBits(plan_.UnitMask(static_cast<int32_t>(u)), unit.scored));
     }
-    if (commits) planner_->CommitRunning();  // last: nothing is left that could fail
+    if (commits) {  // last: nothing else is left that could fail
+      if (absl::Status status = eviction_->CommitRunning(); !status.ok()) return Refuse(status);
+    }
   }
-  planner_.reset();
+  eviction_.reset();
   return answer;
+}
+
+absl::Status EvictJob::CompactAndPublish(engine::Engine& engine, std::span<const core::CompactTo> units) {
+  std::vector<engine::UnitMove> moves;
+  moves.reserve(units.size());
+  for (const core::CompactTo& to : units) moves.push_back({static_cast<int32_t>(to.unit), to.row});
+  const absl::StatusOr<engine::Publishing> publishing = engine.CompactUnits(sequence_, plan_, moves, {});
+  if (!publishing.ok()) return publishing.status();
+  if (*publishing == engine::Publishing::kDone) {
+    progress_.units += static_cast<uint32_t>(units.size());
+    return absl::OkStatus();
+  }
+  const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
+  for (const core::CompactTo& to : units) {
+    // A table that does not have the row would be core's mistake; the old row stays valid then.
+    absl::Status status =
+        memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row);
+    if (!status.ok()) return status;
+    ++progress_.units;
+  }
+  return absl::OkStatus();
 }
 
 std::optional<core::UnitsCompacted> EvictJob::CompactLayer(engine::Engine& engine, const core::CompactUnits& wave) {
   const auto start = std::chrono::steady_clock::now();
-  const engine::Geometry& geometry = pool_->spec().geometry;
-  const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
   const std::span<const core::CompactTo> left = std::span(wave.units).subspan(progress_.units);
-  const auto layer_of = [&](const core::CompactTo& to) { return int64_t{to.unit} / geometry.kv_heads; };
+  const auto layer_of = [&](const core::CompactTo& to) { return int64_t{to.unit} / pool_->spec().geometry.kv_heads; };
   const int64_t layer = layer_of(left.front());
-  const auto end = std::find_if(left.begin(), left.end(), [&](const auto& to) { return layer_of(to) != layer; });
-  const std::span<const core::CompactTo> next(left.begin(), end);
-  absl::Status published;
+  absl::Status status;
   const bool stopped = cancelled_ && layer != layer_;
   if (!stopped) {
-    layer_ = layer;
-    std::vector<engine::UnitCompaction> units;
-    units.reserve(next.size());
-    for (const core::CompactTo& to : next) {
-      units.push_back({units_[to.unit], plan_.UnitMask(static_cast<int32_t>(to.unit)), to.row});
-    }
-    engine.CompactUnits(geometry, pool_->View(), units);
-    for (const core::CompactTo& to : next) {
-      // A table that does not have the row would be core's mistake; the old row stays valid then.
-      published = memory::PublishRow(tables, ask_.table, to.unit, plan_.kept[to.unit], ask_.written_tokens, to.row);
-      if (!published.ok()) break;
-      ++progress_.units;
-    }
+    const auto end = engine.whole_sequences() ? left.end()
+                                              : std::find_if(left.begin(), left.end(),
+                                                             [&](const auto& to) { return layer_of(to) != layer; });
+    const std::span<const core::CompactTo> next(left.begin(), end);
+    layer_ = layer_of(next.back());
+    status = CompactAndPublish(engine, next);
   }
   progress_.compact_us += MicrosecondsSince(start);
-  if (!stopped && published.ok() && progress_.units < wave.units.size()) return std::nullopt;
-  return StopCompacting(published);
+  if (!stopped && status.ok() && progress_.units < wave.units.size()) return std::nullopt;
+  return StopCompacting(status);
 }
 
 core::UnitsCompacted EvictJob::StopCompacting(const absl::Status& status) {

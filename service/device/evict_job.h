@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 #include "service/core/effects.h"
 #include "service/core/events.h"
 #include "service/device/evict_spec.h"
@@ -33,10 +33,11 @@ class EvictJob {
   // From any thread: stops within the layer that is scored, or before the next layer is compacted.
   void Cancel() { cancelled_ = true; }
 
-  // Takes the planner's or observer's next step. The answer comes with the last one, or with what was refused; running
-  // scores change with the last one only.
+  // Takes the eviction's or observation's next step. The answer comes with the last one, or with what was refused;
+  // running scores change with the last one only.
   std::optional<core::EvictPlanned> PlanLayer(engine::Engine& engine);
-  // Compacts the next units of the wave, all that are of one layer. The answer comes with the last one, or with how far
+  // Compacts the next units of the wave, all that are of one layer, or the whole wave where the engine wants whole
+  // sequences. The answer comes with the last one, or with how far
   // it came: a cancelled job stops at a layer's end, so that all of the layer's units are old or all are new. REQUIRES:
   // planning ended well and was no no-op; the same wave until it is answered; a unit is compacted once.
   std::optional<core::UnitsCompacted> CompactLayer(engine::Engine& engine, const core::CompactUnits& wave);
@@ -48,10 +49,12 @@ class EvictJob {
  private:
   absl::Status Start(engine::Engine& engine);
   absl::Status CheckAccumulated() const;
-  bool finished() const { return planner_ ? planner_->finished() : observer_->finished(); }
+  bool finished() const { return eviction_ ? eviction_->finished() : observation_->finished(); }
   // REQUIRES: finished().
   core::EvictPlanned FinishObserve();
   core::EvictPlanned FinishEvict();
+  // Compacts these units and publishes their rows.
+  absl::Status CompactAndPublish(engine::Engine& engine, std::span<const core::CompactTo> units);
 
   const core::RunEvict ask_;
   const std::shared_ptr<memory::LeasePool> pool_;
@@ -64,8 +67,9 @@ class EvictJob {
   std::vector<engine::UnitView> units_;
   std::vector<int32_t> window_positions_;
   std::vector<uint8_t> classes_;
-  std::optional<engine::EvictionPlanner> planner_;  // of an eviction
-  std::optional<engine::Observer> observer_;        // of an Observe
+  engine::SequenceView sequence_;                     // of the sequence as the job found it, once started
+  std::unique_ptr<engine::Eviction> eviction_;        // of an eviction
+  std::unique_ptr<engine::Observation> observation_;  // of an Observe
   engine::Plan plan_;
   core::UnitsCompacted progress_;  // of the wave
   int64_t layer_ = -1;             // whose units were compacted last; waves may cut it

@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "kvsteward/engine/paged.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 #include "service/core/types.h"
 
 namespace kvsteward::device {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/mutex.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 #include "service/device/device.h"
 #include "service/device/evict_spec.h"
 #include "service/memory/memory.h"

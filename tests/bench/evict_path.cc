@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cpu/host_engine.h"
 #include "kvsteward/client.h"
 #include "kvsteward/engine/engine.h"
 #include "nlohmann/json.hpp"
@@ -36,7 +37,7 @@ constexpr uint32_t kBudget = 128;
 constexpr uint32_t kWindow = 32;
 
 // The host engine, or nothing but time.
-class SwitchableEngine : public engine::Engine {
+class SwitchableEngine : public engine::LayerEngine {
  public:
   // Until Work(): every layer takes `time` and keeps all its tokens.
   void PassTime(Clock::duration time) { idle_ = time; }
@@ -77,13 +78,14 @@ class SwitchableEngine : public engine::Engine {
     std::copy(lengths_.begin(), lengths_.end(), choice.kept.begin());
   }
 
-  void CompactUnits(const engine::Geometry& geometry, const engine::PoolView& pool,
-                    std::span<const engine::UnitCompaction> units) override {
-    host_->CompactUnits(geometry, pool, units);
+  absl::StatusOr<engine::Publishing> CompactUnits(const engine::SequenceView& sequence, const engine::Plan& plan,
+                                                  std::span<const engine::UnitMove> moves,
+                                                  const engine::TableView& table) override {
+    return host_->CompactUnits(sequence, plan, moves, table);
   }
 
  private:
-  std::unique_ptr<engine::Engine> host_ = engine::NewHostEngine(2);
+  std::unique_ptr<engine::LayerEngine> host_ = engine::NewHostLayerEngine(2);
   Clock::duration idle_{};
   std::vector<int32_t> lengths_;
 };

@@ -11,7 +11,7 @@
 #include <random>
 #include <span>
 
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/engine.h"
 
 namespace kvsteward::bench {
 namespace {
@@ -146,15 +146,15 @@ engine::Policy WithWindow(engine::Policy policy) {
 
 engine::Plan MakePlan(engine::Engine& engine, const engine::SequenceView& sequence, const engine::Policy& policy,
                       int64_t budget) {
-  absl::StatusOr<engine::EvictionPlanner> planner = engine::EvictionPlanner::Start(
-      engine, sequence, policy, {.kind = engine::Budget::Kind::kTokens, .amount = budget}, false);
-  absl::Status status = planner.status();
-  while (status.ok() && !planner->finished()) status = planner->Step();
+  absl::StatusOr<std::unique_ptr<engine::Eviction>> eviction =
+      engine.StartEviction(sequence, policy, {.kind = engine::Budget::Kind::kTokens, .amount = budget}, {});
+  absl::Status status = eviction.status();
+  while (status.ok() && !(*eviction)->finished()) status = (*eviction)->Step();
   if (!status.ok()) {
     std::fprintf(stderr, "kvsteward_bench: %s: %s\n", policy.name.c_str(), std::string(status.message()).c_str());
     std::exit(1);
   }
-  return planner->TakePlan();
+  return (*eviction)->TakePlan();
 }
 
 }  // namespace kvsteward::bench

@@ -10,7 +10,7 @@
 #include "base/unique_fd.h"
 #include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/paged.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/engine.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::bench {

@@ -29,11 +29,9 @@ nlohmann::json MeasureScaling(const Options& options) {
     const Time time = Measure([&] {
       for (int i = 0; i < repetitions; ++i) {
         const engine::Plan plan = MakePlan(*engine, sequence, policy, tokens / 10);
-        std::vector<engine::UnitCompaction> units;
-        for (size_t head = 0; head < kKvHeads; ++head) {
-          units.push_back({sequence.units[head], plan.UnitMask(static_cast<int32_t>(head)), {&to[head], 1}});
-        }
-        engine->CompactUnits(sequence.geometry, sequence.pool, units);
+        std::vector<engine::UnitMove> moves;
+        for (int32_t head = 0; head < kKvHeads; ++head) moves.push_back({head, {&to[static_cast<size_t>(head)], 1}});
+        if (!engine->CompactUnits(sequence, plan, moves, {}).ok()) std::abort();
       }
     });
     return 1e9 * time.wall / repetitions / tokens / kKvHeads;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/host_engine.h"
 #include "kernels/cpu/thread_pool.h"
 #include "tests/bench/fma_peak.h"
 #include "tests/bench/measure.h"
@@ -22,8 +23,8 @@ class Stages {
   explicit Stages(const Options& options)
       : options_(options),
         fixture_(options.tokens),
-        engine_(engine::NewHostEngine(options.threads)),
-        single_(engine::NewHostEngine(1)),
+        engine_(engine::NewHostLayerEngine(options.threads)),
+        single_(engine::NewHostLayerEngine(1)),
         threads_(options.threads),
         policy_(*engine::Preset("ahakv-ada")),
         budget_(std::max(64, options.tokens / 10)) {}
@@ -52,12 +53,18 @@ class Stages {
     const engine::SequenceView& sequence = View(true, false);
     std::vector<Run> to;
     for (int32_t head = 0; head < kKvHeads; ++head) to.push_back(fixture_.FreeRun(head));
-    std::vector<engine::UnitCompaction> units;
-    for (size_t head = 0; head < kKvHeads; ++head) {
-      units.push_back({sequence.units[head], masks_[head], {&to[head], 1}});
+    engine::Plan plan;
+    plan.mask = mask_;
+    plan.mask_offsets = {0};
+    std::vector<engine::UnitMove> moves;
+    for (int32_t head = 0; head < kKvHeads; ++head) {
+      plan.mask_offsets.push_back(plan.mask_offsets.back() + static_cast<int64_t>(masks_[0].size()));
+      moves.push_back({head, {&to[static_cast<size_t>(head)], 1}});
     }
     fixture_.ReadAll();
-    return Measure([&] { (threads ? *engine_ : *single_).CompactUnits(sequence.geometry, sequence.pool, units); });
+    return Measure([&] {
+      if (!(threads ? *engine_ : *single_).CompactUnits(sequence, plan, moves, {}).ok()) std::abort();
+    });
   }
 
   // As many bytes as Compact() moves, in one piece per unit, from and to the same places.
@@ -155,8 +162,8 @@ class Stages {
 
   const Options options_;
   Fixture fixture_;
-  std::unique_ptr<engine::Engine> engine_;
-  std::unique_ptr<engine::Engine> single_;
+  std::unique_ptr<engine::LayerEngine> engine_;
+  std::unique_ptr<engine::LayerEngine> single_;
   engine::cpu::ThreadPool threads_;
   const engine::Policy policy_;
   const int64_t budget_;

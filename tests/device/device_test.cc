@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/plan/layer_engine.h"
 #include "tests/device/lease_rig.h"
 #include "tests/memory/inbox.h"
 
@@ -16,7 +17,7 @@ namespace kvsteward::device {
 namespace {
 
 // Scores all alike and keeps each head's first tokens. The hooks run on the device's thread.
-class ScriptedEngine : public engine::Engine {
+class ScriptedEngine : public engine::LayerEngine {
  public:
   std::function<absl::Status(int64_t seen, int32_t layer)> on_score = [](int64_t, int32_t) { return absl::OkStatus(); };
   std::function<void()> on_store = [] {};
@@ -47,9 +48,11 @@ class ScriptedEngine : public engine::Engine {
       }
     }
   }
-  void CompactUnits(const engine::Geometry&, const engine::PoolView&,
-                    std::span<const engine::UnitCompaction> units) override {
-    for (size_t i = 0; i < units.size(); ++i) on_compact();
+  absl::StatusOr<engine::Publishing> CompactUnits(const engine::SequenceView&, const engine::Plan&,
+                                                  std::span<const engine::UnitMove> moves,
+                                                  const engine::TableView&) override {
+    for (size_t i = 0; i < moves.size(); ++i) on_compact();
+    return engine::Publishing::kByCaller;
   }
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/host_engine.h"
 #include "tests/device/lease_rig.h"
 
 namespace kvsteward::device {
@@ -16,7 +17,7 @@ std::shared_ptr<core::EvictSpec> Changed(const core::RunEvict& ask) {
 }
 
 // The host engine, on whom the job is cancelled as soon as a layer is being scored.
-class CancelledWithinLayer : public engine::Engine {
+class CancelledWithinLayer : public engine::LayerEngine {
  public:
   EvictJob* job = nullptr;
 
@@ -38,13 +39,15 @@ class CancelledWithinLayer : public engine::Engine {
                    engine::LayerChoice&) override {
     ADD_FAILURE() << "nothing was scored";
   }
-  void CompactUnits(const engine::Geometry&, const engine::PoolView&,
-                    std::span<const engine::UnitCompaction>) override {
+  absl::StatusOr<engine::Publishing> CompactUnits(const engine::SequenceView&, const engine::Plan&,
+                                                  std::span<const engine::UnitMove>,
+                                                  const engine::TableView&) override {
     ADD_FAILURE() << "nothing was planned";
+    return engine::Publishing::kByCaller;
   }
 
  private:
-  std::unique_ptr<engine::Engine> host_ = engine::NewHostEngine(2);
+  std::unique_ptr<engine::LayerEngine> host_ = engine::NewHostLayerEngine(2);
 };
 
 class EvictJobTest : public testing::Test {

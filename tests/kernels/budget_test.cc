@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 
 namespace kvsteward::engine {
 namespace {

@@ -211,9 +211,9 @@ TEST_P(EngineContract, MissingInputsAreNamed) {
   for (const auto& c : cases) {
     SCOPED_TRACE(c.policy.name + " " + c.words.back());
     SequenceView view = sequence.View();
-    ASSERT_TRUE(EvictionPlanner::Start(*engine_, view, c.policy, Tokens(50), false).ok());
+    ASSERT_TRUE(engine_->StartEviction(view, c.policy, Tokens(50), {}).ok());
     c.spoil(view);
-    const absl::Status status = EvictionPlanner::Start(*engine_, view, c.policy, Tokens(50), false).status();
+    const absl::Status status = engine_->StartEviction(view, c.policy, Tokens(50), {}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     for (const std::string& word : c.words) EXPECT_THAT(std::string(status.message()), HasSubstr(word));
   }

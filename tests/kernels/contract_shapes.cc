@@ -100,7 +100,7 @@ TEST_P(EngineContract, CompositionsOnHundredsOfTokens) {
     if (plan.ok()) {
       ASSERT_NO_FATAL_FAILURE(ExpectPlanIsRight(sequence, policy, *plan));
     } else {
-      ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(*engine_, sequence, policy, budget.amount, plan.status()));
+      ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(sequence, policy, budget.amount, plan.status()));
     }
   }
 }
@@ -177,7 +177,7 @@ TEST_P(EngineContract, ThreadsAndPlacementDoNotChangeThePlan) {
         if (!first) first = plan;
         ASSERT_EQ(plan.status(), first->status());
         if (!plan.ok()) {
-          ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(*engine, sequence, policy, budget.amount, plan.status()));
+          ASSERT_NO_FATAL_FAILURE(ExpectRefusalIsRight(sequence, policy, budget.amount, plan.status()));
           continue;
         }
         ASSERT_NO_FATAL_FAILURE(ExpectSamePlan(*plan, **first));

@@ -4,14 +4,17 @@ namespace kvsteward::engine {
 
 absl::StatusOr<Plan> PlanEviction(Engine& engine, PagedSequence& sequence, const Policy& policy, const Budget& budget,
                                   bool commit) {
-  absl::StatusOr<EvictionPlanner> planner =
-      EvictionPlanner::Start(engine, sequence.View(), policy, budget, /*keep_scores=*/true);
-  if (!planner.ok()) return planner.status();
-  while (!planner->finished()) {
-    if (absl::Status status = planner->Step(); !status.ok()) return status;
+  const SequenceView view = sequence.View();
+  absl::StatusOr<std::unique_ptr<Eviction>> eviction =
+      engine.StartEviction(view, policy, budget, {.masks = true, .scores = true});
+  if (!eviction.ok()) return eviction.status();
+  while (!(*eviction)->finished()) {
+    if (absl::Status status = (*eviction)->Step(); !status.ok()) return status;
   }
-  if (commit) planner->CommitRunning();
-  return planner->TakePlan();
+  if (commit) {
+    if (absl::Status status = (*eviction)->CommitRunning(); !status.ok()) return status;
+  }
+  return (*eviction)->TakePlan();
 }
 
 Shape UniformShape(int32_t layers, int32_t kv_heads, int32_t length) {

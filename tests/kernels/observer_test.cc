@@ -25,7 +25,7 @@ TEST(Observer, AccumulatesAllLayersBeforeItStores) {
   ASSERT_TRUE(observer->Step().ok());
   EXPECT_TRUE(observer->finished());
   EXPECT_THAT(engine.log, ElementsAre("accumulate 0 k 0", "accumulate 1 k 0"));
-  observer->Commit();
+  ASSERT_TRUE(observer->Commit().ok());
   EXPECT_THAT(engine.stored, ElementsAre(std::vector<float>(7, 0.0f), std::vector<float>(11, 1.0f)));
   EXPECT_EQ(engine.log.back(), "store 1");
 }

@@ -129,7 +129,7 @@ void PagedSequence::Compact(Engine& engine, const Plan& plan) {
   std::vector<std::vector<uint32_t>> norms(units_.size());
   std::vector<std::vector<uint32_t>> running(units_.size());
   std::vector<std::vector<Run>> to;
-  std::vector<UnitCompaction> compactions;
+  std::vector<UnitMove> moves;
   for (size_t u = 0; u < units_.size(); ++u) {
     const reference::Unit& twin = plain_.contents.units[u];
     for (int32_t j = 0; j < units_[u].length; ++j) {
@@ -146,9 +146,11 @@ void PagedSequence::Compact(Engine& engine, const Plan& plan) {
     ASSERT_EQ(static_cast<int32_t>(kept[u].positions.size()), plan.kept[u]);
     to.push_back(Allocate(BlocksFor(static_cast<uint64_t>(plan.kept[u]))));
     units_[u].row = rows_[u];
-    compactions.push_back({units_[u], plan.UnitMask(static_cast<int32_t>(u)), to[u]});  // runs do not move
+    moves.push_back({static_cast<int32_t>(u), to[u]});  // runs do not move
   }
-  engine.CompactUnits(geometry_, pool_, compactions);
+  const absl::StatusOr<Publishing> publishing = engine.CompactUnits(View(), plan, moves, {});
+  ASSERT_TRUE(publishing.ok()) << publishing.status();
+  ASSERT_EQ(*publishing, Publishing::kByCaller);
   for (size_t u = 0; u < units_.size(); ++u) {
     Free(rows_[u]);
     rows_[u] = std::move(to[u]);

@@ -12,7 +12,7 @@
 
 #include "base/run.h"
 #include "kvsteward/engine/engine.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 #include "tests/kernels/encoding.h"
 #include "tests/reference/reference.h"
 

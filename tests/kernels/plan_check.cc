@@ -10,6 +10,7 @@
 #include <numeric>
 #include <string>
 
+#include "kernels/cpu/host_engine.h"
 #include "tests/kernels/mirror.h"
 
 namespace kvsteward::engine {
@@ -185,8 +186,7 @@ void ExpectPlanIsRight(PagedSequence& sequence, const Policy& policy, const Plan
   if (policy.reads_norms()) ExpectNorms(sequence, policy);
 }
 
-void ExpectRefusalIsRight(Engine& engine, PagedSequence& sequence, const Policy& policy, int64_t k,
-                          const absl::Status& status) {
+void ExpectRefusalIsRight(PagedSequence& sequence, const Policy& policy, int64_t k, const absl::Status& status) {
   const reference::Sequence& contents = sequence.plain().contents;
   const int64_t budget = k * contents.layers * contents.kv_heads;
   ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
@@ -210,9 +210,10 @@ void ExpectRefusalIsRight(Engine& engine, PagedSequence& sequence, const Policy&
   ASSERT_THAT(message, HasSubstr("protects"));
   std::vector<reference::Emitted> emitted;
   int64_t protected_tokens = 0;
+  const std::unique_ptr<LayerEngine> engine = NewHostLayerEngine(1);  // pins are made on the host everywhere
   for (int32_t layer = 0; layer < contents.layers; ++layer) {
     LayerScores scores;
-    ASSERT_TRUE(engine.ScoreLayer(sequence.View(), policy, k, layer, &scores).ok());
+    ASSERT_TRUE(engine->ScoreLayer(sequence.View(), policy, k, layer, &scores).ok());
     ASSERT_NO_FATAL_FAILURE(ExpectLayerIsRight(contents, policy, k, layer, scores, &emitted));
     protected_tokens += std::count(scores.scores.begin(), scores.scores.end(), kProtected);
   }

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "kvsteward/engine/planner.h"
+#include "kvsteward/engine/plan.h"
 #include "tests/kernels/paged_sequence.h"
 
 namespace kvsteward::engine {
@@ -18,8 +18,7 @@ void ExpectPlanIsRight(PagedSequence& sequence, const Policy& policy, const Plan
 
 // Refused for one of the reasons that only the sequence tells: its protected tokens exceed k, with the pins that the
 // engine's attention gives, or float32 does not hold a score.
-void ExpectRefusalIsRight(Engine& engine, PagedSequence& sequence, const Policy& policy, int64_t k,
-                          const absl::Status& status);
+void ExpectRefusalIsRight(PagedSequence& sequence, const Policy& policy, int64_t k, const absl::Status& status);
 
 // One layer's running scores as an engine gives them.
 void ExpectRunningIsRight(PagedSequence& sequence, const Policy& policy, int64_t k, int32_t layer,

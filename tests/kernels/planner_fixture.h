@@ -11,15 +11,15 @@
 #include <string>
 #include <vector>
 
+#include "kernels/plan/planner.h"
 #include "kernels/plan/protect.h"
-#include "kvsteward/engine/planner.h"
 
 namespace kvsteward::engine {
 
 using Strings = std::vector<std::string>;
 
 // Scores its candidates by `score`, pins by those scores, keeps the first candidates of each head, and logs the calls.
-class FakeEngine final : public Engine {
+class FakeEngine final : public LayerEngine {
  public:
   std::string_view name() const override { return "fake"; }
 
@@ -91,8 +91,10 @@ class FakeEngine final : public Engine {
     choice.unsplit = choice.layer == unsplit_layer;
   }
 
-  void CompactUnits(const Geometry&, const PoolView&, std::span<const UnitCompaction>) override {
+  absl::StatusOr<Publishing> CompactUnits(const SequenceView&, const Plan&, std::span<const UnitMove>,
+                                          const TableView&) override {
     log.push_back("compact");
+    return Publishing::kByCaller;
   }
 
   std::function<float(int32_t layer, int32_t head, int32_t j)> score = [](int32_t, int32_t, int32_t) { return 1.0f; };

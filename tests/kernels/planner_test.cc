@@ -25,7 +25,7 @@ TEST(EvictionPlanner, ScoresAndSelectsALayerPerStep) {
   ASSERT_TRUE(planner->Step().ok());
   EXPECT_THAT(engine.log, ElementsAre("score 0", "select 0 of 20", "score 1", "select 1 of 20"));
   ASSERT_TRUE(planner->finished());
-  planner->CommitRunning();
+  ASSERT_TRUE(planner->CommitRunning().ok());
   EXPECT_EQ(engine.log.size(), 4u);
   const Plan plan = planner->TakePlan();
   EXPECT_FALSE(plan.no_op);
@@ -80,7 +80,7 @@ TEST(EvictionPlanner, NoOpScoresNothing) {
     absl::StatusOr<EvictionPlanner> planner = EvictionPlanner::Start(engine, sequence.View(), policy, kTen, true);
     ASSERT_TRUE(planner.ok()) << planner.status();
     ASSERT_TRUE(planner->finished());
-    planner->CommitRunning();
+    ASSERT_TRUE(planner->CommitRunning().ok());
     const Plan plan = planner->TakePlan();
     EXPECT_TRUE(plan.no_op);
     EXPECT_TRUE(plan.scores.empty());
@@ -101,7 +101,7 @@ TEST(EvictionPlanner, StoresRunningScoresWhenTold) {
     ASSERT_TRUE(planner.ok()) << planner.status();
     const Plan plan = Finish(*planner);
     EXPECT_TRUE(engine.stored.empty());
-    planner->CommitRunning();
+    ASSERT_TRUE(planner->CommitRunning().ok());
     EXPECT_THAT(engine.log,
                 ElementsAre("score 0", "select 0 of 20", "score 1", "select 1 of 20", "store 0", "store 1"));
     std::vector<float> first(32, 0.0f);

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "kernels/cpu/expected.h"
+#include "kernels/cpu/host_engine.h"
 #include "kernels/cpu/key_difference.h"
 #include "kernels/cpu/norms.h"
 #include "kernels/cpu/value_summary.h"
-#include "kvsteward/engine/engine.h"
 #include "tests/kernels/mirror.h"
 #include "tests/kernels/paged_sequence.h"
 #include "tests/kernels/random_cases.h"
@@ -250,7 +250,7 @@ TEST(Running, CarriesOnFromWhatWasStored) {
     policy.window = 0;
     policy.accumulate = {.kind = Accumulate::Kind::kRunning, .decay_ppm = seed % 2 == 0 ? kPpm : 900'000};
     if (seed % 3 == 0) policy.group.kind = Group::Kind::kSum;
-    const std::unique_ptr<Engine> engine = NewHostEngine(2);
+    const std::unique_ptr<LayerEngine> engine = NewHostLayerEngine(2);
     std::vector<float> running;
     ASSERT_TRUE(engine->AccumulateLayer(sequence.View(), policy, 10, 0, &running).ok());
     const std::vector<reference::UnitScores> expected =

@@ -1,83 +1,100 @@
-// The eviction engine: scores the residents of a sequence, selects what stays, and compacts. One Engine drives one
-// device; it is thread-compatible: one caller at a time (the device's owner thread). planner.h runs the pipeline on
-// top.
+// The eviction engine: decides what of a sequence stays, and compacts. One Engine drives one device; it is
+// thread-compatible: one caller at a time (the device's owner thread). What it makes must go before it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kvsteward/engine/paged.h"
+#include "kvsteward/engine/plan.h"
 #include "kvsteward/engine/policy.h"
 
 namespace kvsteward::engine {
 
-// In a layer's score array: the token is protected, kept always and no candidate. Real scores are >= 0.
-inline constexpr float kProtected = -1.0f;
-
-// The scores of one layer: its units' residents one after the other.
-struct LayerScores {
-  std::vector<float> scores;     // [sum of lengths]: refined score of a candidate, kProtected otherwise
-  std::vector<int64_t> offsets;  // [kv_heads + 1] into `scores`
-
-  // What else the later stages and the caller read, laid out as `scores`; empty unless the policy has it so.
-  std::vector<float> attention;  // reads_attention(): of every resident, mean over rows and query heads
-  std::vector<float> cross;      // `two_lists`: the part of the score from rows of another class,
-  std::vector<float> self;       // and from rows of the same class; score = cross + self
-  std::vector<float> projected;  // `two_stage`: the caller's projected norms
-  std::vector<float> running;    // running(): of every resident, before the refinements
-  std::vector<double> distance;  // [kv_heads], `split`: of the unit's summary from the layer's mean
+// What a caller wants to read of a plan. It costs what it takes to bring it to the host.
+struct PlanWants {
+  bool masks = true;
+  bool scores = false;
 };
 
-// What SelectLayer is told and what it fills for one layer.
-struct LayerChoice {
-  int32_t layer = 0;
-  int64_t total = 0;                           // tokens that stay in the layer, protected ones included
-  std::span<const int64_t> shares;             // [kv_heads] candidates that stay, if stage 6 has decided (`global`)
-  std::span<int32_t> kept;                     // [kv_heads] residents that stay
-  std::span<const std::span<uint64_t>> masks;  // [kv_heads], zeroed
-  bool unsplit = false;                        // `split` found room for no full head
+// One eviction's decision in steps of bounded length, so that a device can be shared fairly between sequences. Nothing
+// of the sequence changes but the cached norms.
+class Eviction {
+ public:
+  virtual ~Eviction() = default;
+
+  virtual bool finished() const = 0;
+  // The next step. INVALID_ARGUMENT naming tensor, layer, head and index on NaN or infinity in what it reads or in a
+  // score; CANCELLED if the sequence's `stop` ended it early. After an error there is no plan. REQUIRES: !finished().
+  virtual absl::Status Step() = 0;
+  // Stores the running scores that the plan was made from; nothing for other policies and no-ops. REQUIRES: finished().
+  virtual absl::Status CommitRunning() = 0;
+  // REQUIRES: finished(), called once.
+  virtual Plan TakePlan() = 0;
+
+  // Seconds spent in scoring, and in budgets and selection.
+  virtual double score_seconds() const = 0;
+  virtual double select_seconds() const = 0;
 };
 
-// One unit's tokens that stay, and where they go.
-struct UnitCompaction {
-  UnitView unit;
-  std::span<const uint64_t> mask;  // bit j % 64 of word j / 64: resident j stays; others are 0
-  std::span<const Run> to;         // holds as many tokens as bits are set
+// Rows of queries into running scores (stages 1-3), in steps; nothing changes until all are done and the caller says
+// Commit.
+class Observation {
+ public:
+  virtual ~Observation() = default;
+
+  virtual bool finished() const = 0;
+  // As Eviction::Step.
+  virtual absl::Status Step() = 0;
+  // Stores the running scores of all layers. REQUIRES: finished().
+  virtual absl::Status Commit() = 0;
 };
+
+// Where the tokens of a unit that stay go.
+struct UnitMove {
+  int32_t unit = 0;
+  std::span<const Run> to;  // holds as many tokens as stay
+};
+
+// The sequence's table (kvsteward/shm.h), for an engine that writes rows itself.
+struct TableView {
+  std::byte* table = nullptr;  // null: only the caller can
+  uint32_t row_capacity = 0;   // blocks
+  int32_t base_tokens = 0;     // tokens the sequence had seen when the plan was made
+};
+
+// Who writes the rows of compacted units.
+enum class Publishing { kByCaller, kDone };
 
 class Engine {
  public:
   virtual ~Engine() = default;
   virtual std::string_view name() const = 0;  // "host", "cuda"
 
-  // Stages 1-5 of one layer for the mean budget `k`. If the policy reads norms, pool.norms is filled for every resident
-  // of the layer. INVALID_ARGUMENT naming tensor, layer, head and index on NaN or infinity in what it reads or in a
-  // score. CANCELLED if the sequence's `stop` ended the scoring early; then `out` means nothing.
-  // REQUIRES: EvictionPlanner::Start accepts sequence and policy.
-  virtual absl::Status ScoreLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
-                                  LayerScores* out) = 0;
+  // Validates policy, budget, window, inputs and the protected total against the sequence. Reads no key and no value.
+  // `sequence` must stay valid until the eviction is gone.
+  virtual absl::StatusOr<std::unique_ptr<Eviction>> StartEviction(const SequenceView& sequence, const Policy& policy,
+                                                                  const Budget& budget, PlanWants wants) = 0;
 
-  // Stages 1-3 of one layer with the running scores: what they become with the window's rows from `observed` on, of
-  // every resident, units one after the other. Changes nothing. Errors as ScoreLayer. REQUIRES: policy.running().
-  virtual absl::Status AccumulateLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
-                                       std::vector<float>* running) = 0;
-
-  // Writes one layer's running scores, as AccumulateLayer gave them, to pool.running.
-  virtual void StoreRunning(const SequenceView& sequence, int32_t layer, std::span<const float> running) = 0;
-
-  // Stages 7 and 8 of one layer: exactly min(choice.total, residents) tokens stay, with `block` at most 15 fewer.
-  // REQUIRES: choice.total >= the layer's protected tokens.
-  virtual void SelectLayer(const SequenceView& sequence, const Policy& policy, const LayerScores& scores,
-                           LayerChoice& choice) = 0;
+  // Validates policy, window and budget; `budget` may have amount 0 where the signal does not depend on it. ABORTED if
+  // the window's rows are not the ones that follow `observed`. `sequence` must stay valid until the observation is
+  // gone.
+  virtual absl::StatusOr<std::unique_ptr<Observation>> StartObservation(const SequenceView& sequence,
+                                                                        const Policy& policy, const Budget& budget) = 0;
 
   // Copies each unit's tokens that stay, with their positions and (for the first `normed` and `scored`) norms and
-  // running scores, in order to its blocks `to`. REQUIRES: no `to` shares a block with another or with a unit's row.
-  virtual void CompactUnits(const Geometry& geometry, const PoolView& pool, std::span<const UnitCompaction> units) = 0;
+  // running scores, in order to their blocks; all is done when it returns. On an error no row is published.
+  // REQUIRES: the plan is one of this engine's for these units, its masks were wanted or are not needed by the engine;
+  // no `to` shares a block with another or with a unit's row.
+  virtual absl::StatusOr<Publishing> CompactUnits(const SequenceView& sequence, const Plan& plan,
+                                                  std::span<const UnitMove> moves, const TableView& table) = 0;
+
+  // Whether steps and waves should be whole sequences: a layer is too little work for the device.
+  virtual bool whole_sequences() const { return false; }
 };
 
 // The host engine: SIMD by Highway, a fixed pool of `threads` (>= 1) threads that includes the caller's.
