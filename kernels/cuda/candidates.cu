@@ -1,6 +1,8 @@
 // One thread per unit: positions ascend, so the first that is no sink is found by halving.
 #include "kernels/cuda/candidates.h"
 
+#include "kernels/cuda/launch.h"
+
 namespace kvsteward::engine::cuda {
 namespace {
 
@@ -43,8 +45,7 @@ cudaError_t LaunchCandidates(const DevicePool& pool, const DeviceUnits& units, i
   if (units.units == 0) return cudaSuccess;
   if (units.units < 0 || recent < 0) return cudaErrorInvalidValue;
   const auto grid = static_cast<unsigned>((int64_t{units.units} + kThreads - 1) / kThreads);
-  FindCandidates<<<grid, kThreads, 0, stream>>>(pool, units, sinks, recent, candidates);
-  return cudaGetLastError();
+  return Launch(FindCandidates, grid, kThreads, 0, stream, pool, units, sinks, recent, candidates);
 }
 
 }  // namespace kvsteward::engine::cuda

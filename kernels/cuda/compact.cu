@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "kernels/cuda/compact.h"
+#include "kernels/cuda/launch.h"
 
 namespace kvsteward::engine::cuda {
 namespace {
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes) CompactKernel(const __grid
 }
 
 template <class Vector>
-cudaError_t Launch(const DevicePool& pool, const DeviceUnits& units, const DeviceWave& wave, cudaStream_t stream) {
+cudaError_t LaunchWith(const DevicePool& pool, const DeviceUnits& units, const DeviceWave& wave, cudaStream_t stream) {
   Work work{pool, units, wave, static_cast<int32_t>(pool.block_bytes / (2 * kBlockTokens) / sizeof(Vector)), 0};
   while (work.group_shift < 5 && (1 << work.group_shift) < work.row_vectors) ++work.group_shift;
   constexpr int64_t kBlockWork = kWarps * kWarpTokens;
@@ -114,8 +115,7 @@ cudaError_t Launch(const DevicePool& pool, const DeviceUnits& units, const Devic
   const int64_t wanted = (wave.most_kept + kBlockWork - 1) / kBlockWork;
   const int64_t grid_tokens = std::max<int64_t>(1, std::min(wanted, kMostGrid / grid_units));
   const dim3 grid(static_cast<unsigned>(grid_tokens), static_cast<unsigned>(grid_units));
-  CompactKernel<Vector><<<grid, kWarps * kWarpLanes, 0, stream>>>(work);
-  return cudaGetLastError();
+  return Launch(CompactKernel<Vector>, grid, kWarps * kWarpLanes, 0, stream, work);
 }
 
 }  // namespace
@@ -129,10 +129,10 @@ cudaError_t LaunchCompact(const DevicePool& pool, const DeviceUnits& units, cons
   }
   // Blocks lie at multiples of 32 tokens' bytes, so what divides a token's bytes divides theirs.
   const size_t alignment = token_bytes | reinterpret_cast<uintptr_t>(pool.data);
-  if (alignment % 16 == 0) return Launch<uint4>(pool, units, wave, stream);
-  if (alignment % 8 == 0) return Launch<uint2>(pool, units, wave, stream);
-  if (alignment % 4 == 0) return Launch<unsigned int>(pool, units, wave, stream);
-  if (alignment % 2 == 0) return Launch<unsigned short>(pool, units, wave, stream);
+  if (alignment % 16 == 0) return LaunchWith<uint4>(pool, units, wave, stream);
+  if (alignment % 8 == 0) return LaunchWith<uint2>(pool, units, wave, stream);
+  if (alignment % 4 == 0) return LaunchWith<unsigned int>(pool, units, wave, stream);
+  if (alignment % 2 == 0) return LaunchWith<unsigned short>(pool, units, wave, stream);
   return cudaErrorMisalignedAddress;
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda/norms.h"
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.h"
 
 namespace kvsteward::engine::cuda {
 namespace {
@@ -88,8 +89,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <DType kType, bool kSquares>
-cudaError_t Launch(const DevicePool& pool, const DeviceUnits& units, int32_t head_dim, const int32_t* normed,
-                   int64_t* bad, cudaStream_t stream) {
+cudaError_t LaunchAs(const DevicePool& pool, const DeviceUnits& units, int32_t head_dim, const int32_t* normed,
+                     int64_t* bad, cudaStream_t stream) {
   const size_t token_bytes = static_cast<size_t>(head_dim) * SizeOf(kType);
   const bool pieces = token_bytes % kPieceBytes == 0;
   const int64_t parts = pieces ? static_cast<int64_t>(token_bytes / kPieceBytes) : head_dim;
@@ -97,12 +98,8 @@ cudaError_t Launch(const DevicePool& pool, const DeviceUnits& units, int32_t hea
   while (lanes < 32 && 2 * int64_t{lanes} <= parts) lanes *= 2;
   const int64_t blocks = (int64_t{units.longest} + kBlockTokens - 1) / kBlockTokens;
   const dim3 grid(static_cast<uint32_t>((blocks + kWarps - 1) / kWarps), static_cast<uint32_t>(units.units));
-  if (pieces) {
-    Norms<kType, kSquares, true><<<grid, kThreads, 0, stream>>>(pool, units, head_dim, lanes, normed, bad);
-  } else {
-    Norms<kType, kSquares, false><<<grid, kThreads, 0, stream>>>(pool, units, head_dim, lanes, normed, bad);
-  }
-  return cudaGetLastError();
+  return Launch(pieces ? Norms<kType, kSquares, true> : Norms<kType, kSquares, false>, grid, kThreads, 0, stream, pool,
+                units, head_dim, lanes, normed, bad);
 }
 
 }  // namespace
@@ -112,14 +109,14 @@ cudaError_t LaunchNorms(const DevicePool& pool, const DeviceUnits& units, int32_
   if (units.units <= 0 || units.longest <= 0) return cudaSuccess;
   switch (dtype) {
     case DType::kF32:
-      return (squares ? Launch<DType::kF32, true> : Launch<DType::kF32, false>)(pool, units, head_dim, normed, bad,
-                                                                                stream);
+      return (squares ? LaunchAs<DType::kF32, true> : LaunchAs<DType::kF32, false>)(pool, units, head_dim, normed, bad,
+                                                                                    stream);
     case DType::kF16:
-      return (squares ? Launch<DType::kF16, true> : Launch<DType::kF16, false>)(pool, units, head_dim, normed, bad,
-                                                                                stream);
+      return (squares ? LaunchAs<DType::kF16, true> : LaunchAs<DType::kF16, false>)(pool, units, head_dim, normed, bad,
+                                                                                    stream);
     case DType::kBF16:
-      return (squares ? Launch<DType::kBF16, true> : Launch<DType::kBF16, false>)(pool, units, head_dim, normed, bad,
-                                                                                  stream);
+      return (squares ? LaunchAs<DType::kBF16, true> : LaunchAs<DType::kBF16, false>)(pool, units, head_dim, normed,
+                                                                                      bad, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "client/include/kvsteward/shm.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/publish.h"
 #include "kvsteward/engine/tensor.h"
 
@@ -14,16 +16,6 @@ constexpr int64_t kMostGrid = 1 << 16;
 
 static_assert(KVS_BLOCK_TOKENS == kBlockTokens);
 static_assert(sizeof(kvs_row) == 4 * sizeof(uint32_t), "row_len, base_tokens, blocks, reserved");
-
-__device__ uint64_t LoadRelaxed(const uint64_t* word) {
-  uint64_t value;
-  asm volatile("ld.relaxed.sys.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
-  return value;
-}
-
-__device__ void StoreRelease(uint64_t* word, uint64_t value) {
-  asm volatile("st.release.sys.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
-}
 
 __global__ void __launch_bounds__(kWarpLanes)
     PublishKernel(std::byte* table, uint64_t rows_offset, uint64_t row_stride, DeviceWave wave, uint32_t base_tokens) {
@@ -56,10 +48,8 @@ __global__ void __launch_bounds__(kWarpLanes)
 cudaError_t LaunchPublish(const DeviceTable& table, const DeviceWave& wave, int32_t base_tokens, cudaStream_t stream) {
   if (wave.count <= 0) return cudaSuccess;
   const auto grid = static_cast<unsigned>(std::min<int64_t>(wave.count, kMostGrid));
-  PublishKernel<<<grid, kWarpLanes, 0, stream>>>(table.table, kvs_rows_offset(table.units),
-                                                 kvs_row_stride(table.row_capacity), wave,
-                                                 static_cast<uint32_t>(base_tokens));
-  return cudaGetLastError();
+  return Launch(PublishKernel, grid, kWarpLanes, 0, stream, table.table, kvs_rows_offset(table.units),
+                kvs_row_stride(table.row_capacity), wave, static_cast<uint32_t>(base_tokens));
 }
 
 }  // namespace kvsteward::engine::cuda

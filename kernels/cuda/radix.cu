@@ -2,6 +2,7 @@
 #include "kernels/cuda/radix.h"
 
 #include "kernels/cuda/allot.cuh"
+#include "kernels/cuda/launch.h"
 
 namespace kvsteward::engine::cuda {
 namespace {
@@ -247,30 +248,30 @@ __global__ void __launch_bounds__(kLayerThreads) Blend(SelectWork work) {
 }
 
 template <int kDigit>
-void CountAndFix(const SelectWork& work, bool joint, cudaStream_t stream) {
+cudaError_t CountAndFix(const SelectWork& work, bool joint, cudaStream_t stream) {
   const auto tiles = static_cast<unsigned>(int64_t{work.units} * work.tiles);
-  if (tiles > 0) CountDigit<kDigit><<<tiles, kTileThreads, 0, stream>>>(work);
-  FixDigit<kDigit><<<static_cast<unsigned>(work.units / work.heads), kLayerThreads, 0, stream>>>(work, joint);
+  cudaError_t error = cudaSuccess;
+  if (tiles > 0) error = Launch(CountDigit<kDigit>, tiles, kTileThreads, 0, stream, work);
+  if (error != cudaSuccess) return error;
+  return Launch(FixDigit<kDigit>, static_cast<unsigned>(work.units / work.heads), kLayerThreads, 0, stream, work,
+                joint);
 }
 
 }  // namespace
 
 cudaError_t LaunchSearch(const SelectWork& work, cudaStream_t stream) {
   const bool joint = work.rule.kind == SelectRule::Kind::kAdaFloor || work.rule.kind == SelectRule::Kind::kAdaBlend;
-  CountAndFix<0>(work, joint, stream);
-  CountAndFix<1>(work, joint, stream);
-  CountAndFix<2>(work, joint, stream);
-  if (work.rule.kind == SelectRule::Kind::kAdaBlend) {
-    Blend<<<static_cast<unsigned>(work.units / work.heads), kLayerThreads, 0, stream>>>(work);
-    for (int digit = 1; digit < kDigits; ++digit) {
-      const size_t bytes = static_cast<size_t>(work.units * DigitBins(digit)) * sizeof(uint32_t);
-      const cudaError_t error = cudaMemsetAsync(work.counts[digit], 0, bytes, stream);
-      if (error != cudaSuccess) return error;
-    }
-    CountAndFix<1>(work, false, stream);
-    CountAndFix<2>(work, false, stream);
+  cudaError_t error = CountAndFix<0>(work, joint, stream);
+  if (error == cudaSuccess) error = CountAndFix<1>(work, joint, stream);
+  if (error == cudaSuccess) error = CountAndFix<2>(work, joint, stream);
+  if (error != cudaSuccess || work.rule.kind != SelectRule::Kind::kAdaBlend) return error;
+  error = Launch(Blend, static_cast<unsigned>(work.units / work.heads), kLayerThreads, 0, stream, work);
+  for (int digit = 1; digit < kDigits && error == cudaSuccess; ++digit) {
+    const size_t bytes = static_cast<size_t>(work.units * DigitBins(digit)) * sizeof(uint32_t);
+    error = cudaMemsetAsync(work.counts[digit], 0, bytes, stream);
   }
-  return cudaGetLastError();
+  if (error == cudaSuccess) error = CountAndFix<1>(work, false, stream);
+  return error == cudaSuccess ? CountAndFix<2>(work, false, stream) : error;
 }
 
 }  // namespace kvsteward::engine::cuda

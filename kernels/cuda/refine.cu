@@ -5,6 +5,8 @@
 
 #include <cfloat>
 
+#include "kernels/cuda/launch.h"
+
 namespace kvsteward::engine::cuda {
 namespace {
 
@@ -254,18 +256,21 @@ cudaError_t LaunchRefine(const DevicePool& pool, const DeviceUnits& units, const
                .out = refined,
                .parts = static_cast<double*>(workspace),
                .bad = bad};
+  const auto blocks = static_cast<unsigned>(grid);
   // Every step writes the other array. A copy comes first where the last would otherwise not write `refined`.
   for (int32_t i = count % 2 == 0 ? -1 : 0; i < count; ++i) {
     work.copy = i < 0;
     work.step = work.copy ? RefineStep() : steps[i];
     work.whole = work.copy ? Whole::kNothing : WholeOf(work.step);
     work.done = work.copy ? 0 : i;
-    if (work.whole != Whole::kNothing) FoldTiles<<<static_cast<unsigned>(grid), kThreads, 0, stream>>>(work);
-    RefineTiles<<<static_cast<unsigned>(grid), kThreads, 0, stream>>>(work);
+    cudaError_t error = cudaSuccess;
+    if (work.whole != Whole::kNothing) error = Launch(FoldTiles, blocks, kThreads, 0, stream, work);
+    if (error == cudaSuccess) error = Launch(RefineTiles, blocks, kThreads, 0, stream, work);
+    if (error != cudaSuccess) return error;
     work.in = work.out;
     work.out = work.out == refined ? scores : refined;
   }
-  return cudaGetLastError();
+  return cudaSuccess;
 }
 
 }  // namespace kvsteward::engine::cuda

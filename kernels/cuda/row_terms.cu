@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/bad_token.h"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/score.h"
 #include "kernels/cuda/score_pass.h"
 
@@ -140,14 +141,12 @@ __global__ void __launch_bounds__(kCombineRows* kCombineParts) Combine(ScorePass
 cudaError_t LaunchRowTerms(const ScoreArgs& args, const ScorePass& pass, cudaStream_t stream) {
   const dim3 grid(static_cast<uint32_t>((pass.padded_rows() + kTermThreads - 1) / kTermThreads),
                   static_cast<uint32_t>(pass.unit_count));
-  RowTerms<<<grid, kTermThreads, 0, stream>>>(args, pass);
-  return cudaGetLastError();
+  return Launch(RowTerms, grid, kTermThreads, 0, stream, args, pass);
 }
 
 cudaError_t LaunchCombine(const ScoreArgs& args, const ScorePass& pass, cudaStream_t stream) {
   const dim3 grid(static_cast<uint32_t>(pass.padded_rows() / kCombineRows), static_cast<uint32_t>(pass.unit_count));
-  Combine<<<grid, dim3(kCombineRows, kCombineParts), 0, stream>>>(pass, args.exponent, args.softmax1);
-  return cudaGetLastError();
+  return Launch(Combine, grid, dim3(kCombineRows, kCombineParts), 0, stream, pass, args.exponent, args.softmax1);
 }
 
 }  // namespace kvsteward::engine::cuda

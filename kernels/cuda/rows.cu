@@ -1,6 +1,7 @@
 // Rows to block tables: a CTA takes a stretch of one unit's blocks and finds the run of each by bisection.
 #include "kernels/cuda/rows.h"
 
+#include "kernels/cuda/launch.h"
 #include "kvsteward/engine/tensor.h"
 
 namespace kvsteward::engine::cuda {
@@ -62,8 +63,7 @@ cudaError_t LaunchExpandRows(const Run* runs, const int64_t* run_offset, const D
   if (units.units <= 0 || units.longest <= 0) return cudaSuccess;
   const uint32_t most = (static_cast<uint32_t>(units.longest) + kBlockTokens - 1) / kBlockTokens;
   const dim3 grid((most + kStretch - 1) / kStretch, static_cast<uint32_t>(units.units));
-  ExpandRows<<<grid, kThreads, 0, stream>>>(runs, run_offset, units, blocks);
-  return cudaGetLastError();
+  return Launch(ExpandRows, grid, kThreads, 0, stream, runs, run_offset, units, blocks);
 }
 
 }  // namespace kvsteward::engine::cuda

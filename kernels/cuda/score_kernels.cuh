@@ -6,13 +6,13 @@
 //   void Strip(const std::byte* tile, tile, lane, strip, logits)  called by whole warps
 #pragma once
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/score_tile.cuh"
 
 namespace kvsteward::engine::cuda {
 
 template <class Source>
 __global__ void __launch_bounds__(kScoreThreads, Source::kCtas) ReduceKernel(const __grid_constant__ ScorePass pass) {
-  extern __shared__ __align__(16) std::byte shared[];
   __shared__ float maxima[kBlockRows];  // of the second half of the keys
   __shared__ float sums[kBlockRows];
   const int32_t in_group = static_cast<int32_t>(blockIdx.y);
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kScoreThreads, Source::kCtas) ReduceKernel(con
   const LaneTerms terms(pass.terms + block_row, lane);
   const bool idle = row_block * kBlockRows + lane.row_warp * kWarpRows >= pass.group * pass.head_rows;
   LaneSums lane_sums;
-  Source source(pass, unit, first, end, shared);
+  Source source(pass, unit, first, end, SharedMemory());
   source.Start(row_block);
   for (int32_t tile = 0; tile < tiles; ++tile) {
     const std::byte* keys = source.NextTile(tile);
@@ -72,7 +72,6 @@ __global__ void __launch_bounds__(kScoreThreads, Source::kCtas) ReduceKernel(con
 
 template <class Source, RowFold kFold>
 __global__ void __launch_bounds__(kScoreThreads, Source::kCtas) FoldKernel(const __grid_constant__ ScorePass pass) {
-  extern __shared__ __align__(16) std::byte shared[];
   __shared__ SliceColumns<kFold> slices[2];  // of this tile and the one before
   __shared__ ChunkColumns columns;
   // Backwards: what pass 1 read last is still in L2.
@@ -87,7 +86,7 @@ __global__ void __launch_bounds__(kScoreThreads, Source::kCtas) FoldKernel(const
   const auto thread = static_cast<int32_t>(threadIdx.x);
 
   const Lane lane;
-  Source source(pass, unit, first, end, shared);
+  Source source(pass, unit, first, end, SharedMemory());
   for (int32_t row_block = 0; row_block < pass.row_blocks; ++row_block) {
     const LaneTerms terms(pass.terms + int64_t{in_group} * pass.padded_rows() + row_block * kBlockRows, lane);
     const bool idle = row_block * kBlockRows + lane.row_warp * kWarpRows >= pass.group * pass.head_rows;
@@ -135,8 +134,7 @@ cudaError_t LaunchReduce(const ScorePass& pass, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<uint32_t>(pass.chunks) * static_cast<uint32_t>(pass.row_blocks),
                   static_cast<uint32_t>(pass.unit_count));
-  ReduceKernel<Source><<<grid, kScoreThreads, bytes, stream>>>(pass);
-  return cudaGetLastError();
+  return Launch(ReduceKernel<Source>, grid, kScoreThreads, static_cast<size_t>(bytes), stream, pass);
 }
 
 template <class Source, RowFold kFold>
@@ -146,8 +144,7 @@ cudaError_t LaunchFoldAs(const ScorePass& pass, cudaStream_t stream) {
       cudaFuncSetAttribute(FoldKernel<Source, kFold>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<uint32_t>(pass.chunks), static_cast<uint32_t>(pass.unit_count));
-  FoldKernel<Source, kFold><<<grid, kScoreThreads, bytes, stream>>>(pass);
-  return cudaGetLastError();
+  return Launch(FoldKernel<Source, kFold>, grid, kScoreThreads, static_cast<size_t>(bytes), stream, pass);
 }
 
 template <class Source>

@@ -5,51 +5,9 @@
 namespace kvsteward::engine::cuda {
 namespace {
 
-constexpr int32_t kPiece = 16;     // bytes that are copied at a time
+constexpr int32_t kPiece = 16;     // bytes that CopyAsync copies
 constexpr int32_t kStepDims = 16;  // of one mma
 constexpr int32_t kChunkBlocks = kChunkKeys / kBlockTokens;
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// Copies 16 bytes, or writes zeros if not `valid`; `from` is then not read.
-__device__ __forceinline__ void CopyAsync(std::byte* to, const std::byte* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)), "l"(from),
-               "r"(valid ? kPiece : 0)
-               : "memory");
-}
-__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most `kPending` of this thread's groups are under way.
-template <int kPending>
-__device__ __forceinline__ void AwaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// Four 8 x 8 matrices of 16-bit numbers; lane l gives row l % 8 of matrix l / 8.
-__device__ __forceinline__ void LoadMatrices(const std::byte* row, uint32_t (&to)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(SharedAddress(row))
-               : "memory");
-}
-
-// Adds 16 rows by 16 dimensions (a) times 16 dimensions by 8 keys (b) to the octets `upper` and `lower` of rows, at
-// columns `at` and `at` + 1.
-template <bool kBf16>
-__device__ __forceinline__ void Multiply(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float* upper, float* lower) {
-  if constexpr (kBf16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(upper[0]), "+f"(upper[1]), "+f"(lower[0]), "+f"(lower[1])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(upper[0]), "+f"(upper[1]), "+f"(lower[0]), "+f"(lower[1])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
 
 // kSteps: head_dim / 16 if the query rows are in registers, else 0. Shared memory: the stages' tiles of keys, then the
 // row block if it is not in registers, every row 16 bytes longer than its numbers so that eight rows of a matrix lie in

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/score_pass.h"
 
 namespace kvsteward::engine::cuda {
@@ -25,13 +26,6 @@ static_assert(kSliceRows == kWarpRows && kChunkKeys % kTileKeys == 0 && kTileKey
 struct Logits {
   float at[kOctets][4];
 };
-
-// 2^x, 0 below 2^-126.
-__device__ __forceinline__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // Where a thread stands in the CTA's rows and keys.
 struct Lane {

@@ -2,6 +2,7 @@
 // each tile's behind those of the tiles before it.
 #include "kernels/cuda/select.h"
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/radix.h"
 
 namespace kvsteward::engine::cuda {
@@ -200,9 +201,11 @@ cudaError_t LaunchSelect(const DeviceUnits& units, const SelectRule& rule, const
   if (const cudaError_t error = cudaMemsetAsync(workspace, 0, counts_bytes, stream); error != cudaSuccess) return error;
   if (const cudaError_t error = LaunchSearch(work, stream); error != cudaSuccess) return error;
   if (tiles == 0) return cudaSuccess;
-  CountTiles<<<static_cast<unsigned>(tiles), kTileThreads, 0, stream>>>(work);
-  EmitTiles<<<static_cast<unsigned>(tiles), kTileThreads, 0, stream>>>(work);
-  return cudaGetLastError();
+  const auto blocks = static_cast<unsigned>(tiles);
+  if (const cudaError_t error = Launch(CountTiles, blocks, kTileThreads, 0, stream, work); error != cudaSuccess) {
+    return error;
+  }
+  return Launch(EmitTiles, blocks, kTileThreads, 0, stream, work);
 }
 
 }  // namespace kvsteward::engine::cuda

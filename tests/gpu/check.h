@@ -12,6 +12,13 @@
 
 namespace kvsteward::gpu_test {
 
+// Whether device code runs on the CPU (tests/emulation): then some sizes are smaller.
+#ifdef KVSTEWARD_CUDA_EMULATED
+inline constexpr bool kEmulated = true;
+#else
+inline constexpr bool kEmulated = false;
+#endif
+
 inline int failures = 0;
 inline int checks = 0;
 

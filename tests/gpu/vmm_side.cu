@@ -15,11 +15,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/fd_passing.h"
+#include "kernels/cuda/launch.h"
 #include "service/memory/cuda/cuda_backend.h"
 
 namespace kvsteward::gpu_test {
 namespace {
 
+using engine::cuda::Launch;
 using memory::CudaBackend;
 using memory::CudaDriver;
 using memory::DeviceContext;
@@ -119,8 +121,7 @@ class Side {
         return Timed(start, Import(context_).Map(fd.get(), command.value));
       }
       case Order::kWrite:
-        WritePattern<<<kGrid, kThreads>>>(words_, count_, command.value);
-        return Timed(start, FromRuntime(cudaDeviceSynchronize()));
+        return Timed(start, WriteAll(command.value));
       case Order::kRead:
         return Read(command.value);
       case Order::kHammer:
@@ -151,9 +152,11 @@ class Side {
     status.Update(FromRuntime(cudaMalloc(reinterpret_cast<void**>(&different_), sizeof(*different_))));
     if (!status.ok()) return status;
     // The kernels are on the device before anyone measures what is free.
-    WritePattern<<<1, 1>>>(reinterpret_cast<uint64_t*>(different_), 1, 0);
-    CountDifferent<<<1, 1>>>(reinterpret_cast<uint64_t*>(different_), 1, 0, different_);
-    return Timed(std::chrono::steady_clock::now(), FromRuntime(cudaDeviceSynchronize()));
+    auto* const words = reinterpret_cast<uint64_t*>(different_);
+    status.Update(FromRuntime(Launch(WritePattern, 1, 1, 0, nullptr, words, 1, 0)));
+    status.Update(FromRuntime(Launch(CountDifferent, 1, 1, 0, nullptr, words, 1, 0, different_)));
+    status.Update(FromRuntime(cudaDeviceSynchronize()));
+    return Timed(std::chrono::steady_clock::now(), status);
   }
 
   // In a reserved range of twice the size, at its second half.
@@ -185,10 +188,16 @@ class Side {
     return absl::OkStatus();
   }
 
+  absl::Status WriteAll(uint64_t seed) {
+    absl::Status status = FromRuntime(Launch(WritePattern, kGrid, kThreads, 0, nullptr, words_, count_, seed));
+    status.Update(FromRuntime(cudaDeviceSynchronize()));
+    return status;
+  }
+
   absl::StatusOr<uint64_t> Read(uint64_t seed) {
     unsigned long long found = 0;
     absl::Status status = FromRuntime(cudaMemset(different_, 0, sizeof(*different_)));
-    CountDifferent<<<kGrid, kThreads>>>(words_, count_, seed, different_);
+    status.Update(FromRuntime(Launch(CountDifferent, kGrid, kThreads, 0, nullptr, words_, count_, seed, different_)));
     status.Update(FromRuntime(cudaMemcpy(&found, different_, sizeof(found), cudaMemcpyDeviceToHost)));
     if (!status.ok()) return status;
     return found;
@@ -197,7 +206,7 @@ class Side {
   void Hammer() {
     cudaSetDevice(context_->ordinal());
     for (uint64_t seed = 1;; ++seed) {
-      WritePattern<<<kGrid, kThreads>>>(words_, count_, seed);
+      if (Launch(WritePattern, kGrid, kThreads, 0, nullptr, words_, count_, seed) != cudaSuccess) return;
       if (seed % 16 == 0 && cudaDeviceSynchronize() != cudaSuccess) return;
     }
   }
