@@ -79,6 +79,7 @@ Evicted ToEvicted(const v1::EvictedSequence& reply) {
   evicted.bytes_returned = reply.bytes_returned();
   evicted.version = reply.version();
   evicted.unsplit_layers = reply.unsplit_layers();
+  evicted.planned_on_host = reply.planned_on_host();
   evicted.queue_us = reply.queue_us();
   evicted.score_us = reply.score_us();
   evicted.select_us = reply.select_us();

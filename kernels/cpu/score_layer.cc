@@ -23,8 +23,10 @@ namespace {
 
 class LayerPass {
  public:
-  LayerPass(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer, ThreadPool& threads)
-      : sequence_(sequence),
+  LayerPass(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer, ThreadPool& threads,
+            const Attend& attend)
+      : attend_(attend),
+        sequence_(sequence),
         policy_(policy),
         k_(k),
         layer_(layer),
@@ -81,7 +83,7 @@ class LayerPass {
                                             [&](int32_t position) { return position >= sequence_.observed; });
     std::ranges::fill(running, 0.0f);
     if (rows > 0) {
-      absl::Status status = ScoreAttention(sequence_, policy_, k_, layer_, candidates_, threads_, {.scores = running});
+      absl::Status status = MakeAttention(candidates_, {.scores = running});
       if (!status.ok()) return status;
       if (OverLayer()) JoinHeads(policy_.group.kind, heads_, threads_, running);
     }
@@ -103,6 +105,11 @@ class LayerPass {
   }
 
  private:
+  absl::Status MakeAttention(std::span<const CandidateSet> candidates, const AttentionOutput& output) {
+    if (attend_) return attend_(candidates, output);
+    return ScoreAttention(sequence_, policy_, k_, layer_, candidates, threads_, output);
+  }
+
   bool OverLayer() const { return policy_.group.span == Group::Span::kLayer; }
 
   std::span<float> UnitOf(std::span<float> all, int32_t head) const {
@@ -160,9 +167,8 @@ class LayerPass {
           return absl::OkStatus();
         });
       default:
-        return ScoreAttention(
-            sequence_, policy_, k_, layer_, candidates_, threads_,
-            {.scores = out->scores, .attention = out->attention, .cross = out->cross, .self = out->self});
+        return MakeAttention(
+            candidates_, {.scores = out->scores, .attention = out->attention, .cross = out->cross, .self = out->self});
     }
   }
 
@@ -205,9 +211,8 @@ class LayerPass {
     std::span<float> attention = out->attention;
     const std::vector<CandidateSet> unpinned = candidates_;  // what `over: candidates` is over
     if (pins && OverLayer()) {  // pins come before the refinements, and need the attention of all heads
-      absl::Status status = ScoreAttention(
-          sequence_, policy_, k_, layer_, candidates_, threads_,
-          {.attention = attention, .on_head = [](int32_t, std::span<float>) { return absl::OkStatus(); }});
+      absl::Status status = MakeAttention(
+          candidates_, {.attention = attention, .on_head = [](int32_t, std::span<float>) { return absl::OkStatus(); }});
       if (!status.ok()) return status;
       JoinHeads(Group::Kind::kMean, heads_, threads_, attention);
       for (int32_t head = 0; head < heads_; ++head) Pin(head, attention);
@@ -230,8 +235,7 @@ class LayerPass {
     };
     absl::Status status = policy_.signal.kind == Signal::Kind::kExpected
                               ? ScoreExpected(sequence_, policy_, layer_, threads_, on_head)
-                              : ScoreAttention(sequence_, policy_, k_, layer_, unpinned, threads_,
-                                               {.attention = attention, .on_head = on_head});
+                              : MakeAttention(unpinned, {.attention = attention, .on_head = on_head});
     if (!status.ok()) return status;
     if (OverLayer()) JoinHeads(policy_.group.kind, heads_, threads_, out->scores);
     return CheckScores(NotFinite(out->scores));
@@ -271,6 +275,7 @@ class LayerPass {
     for (const int32_t hole : candidates.holes) scores[static_cast<size_t>(hole)] = kProtected;
   }
 
+  const Attend& attend_;
   const SequenceView& sequence_;
   const Policy& policy_;
   const int64_t k_;
@@ -286,13 +291,13 @@ class LayerPass {
 }  // namespace
 
 absl::Status ScoreLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
-                        ThreadPool& threads, LayerScores* out) {
-  return LayerPass(sequence, policy, k, layer, threads).Score(out);
+                        ThreadPool& threads, LayerScores* out, const Attend& attend) {
+  return LayerPass(sequence, policy, k, layer, threads, attend).Score(out);
 }
 
 absl::Status AccumulateLayer(const SequenceView& sequence, const Policy& policy, int64_t k, int32_t layer,
-                             ThreadPool& threads, std::vector<float>* running) {
-  LayerPass pass(sequence, policy, k, layer, threads);
+                             ThreadPool& threads, std::vector<float>* running, const Attend& attend) {
+  LayerPass pass(sequence, policy, k, layer, threads, attend);
   running->resize(pass.Tokens());
   return pass.Accumulate(*running);
 }

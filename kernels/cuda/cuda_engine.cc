@@ -1,7 +1,7 @@
 // The CUDA backend: what has kernels runs on the device, all else on the host engine over copies.
 #include <utility>
 
-#include "kernels/cpu/host_engine.h"
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/compaction.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_eviction.h"
@@ -21,25 +21,25 @@ bool RunsOnDevice(const Policy& policy, size_t units) {
 class CudaEngine final : public Engine {
  public:
   CudaEngine(std::shared_ptr<cuda::Device> device, int host_threads)
-      : device_(std::move(device)), host_(NewHostLayerEngine(host_threads)) {}
+      : device_(std::move(device)), threads_(host_threads) {}
 
   std::string_view name() const override { return "cuda"; }
 
   absl::StatusOr<std::unique_ptr<Eviction>> StartEviction(const SequenceView& sequence, const Policy& policy,
                                                           const Budget& budget, PlanWants wants) override {
     KVS_RETURN_IF_ERROR(device_->Use());
-    const auto on_host = [this, &sequence, policy, budget, wants] {
-      return cuda::StartEvictionOnHost(device_, *host_, sequence, policy, budget,
-                                       {.masks = true, .scores = wants.scores});
+    const auto on_host = [this, &sequence, policy, budget, wants](cuda::Scorer scorer) {
+      return cuda::StartEvictionOnHost(device_, threads_, sequence, policy, budget, wants, scorer);
     };
-    if (!RunsOnDevice(policy, sequence.units.size())) return on_host();
-    return cuda::DeviceEviction::Start(device_, sequence, policy, budget, wants, on_host);
+    if (!RunsOnDevice(policy, sequence.units.size())) return on_host(cuda::Scorer::kDevice);
+    return cuda::DeviceEviction::Start(device_, sequence, policy, budget, wants,
+                                       [on_host] { return on_host(cuda::Scorer::kHost); });
   }
 
   absl::StatusOr<std::unique_ptr<Observation>> StartObservation(const SequenceView& sequence, const Policy& policy,
                                                                 const Budget& budget) override {
     KVS_RETURN_IF_ERROR(device_->Use());
-    return cuda::StartObservationOnHost(device_, *host_, sequence, policy, budget);
+    return cuda::StartObservationOnHost(device_, threads_, sequence, policy, budget);
   }
 
   absl::StatusOr<Publishing> CompactUnits(const SequenceView& sequence, const Plan& plan,
@@ -52,7 +52,7 @@ class CudaEngine final : public Engine {
 
  private:
   const std::shared_ptr<cuda::Device> device_;
-  const std::unique_ptr<LayerEngine> host_;
+  cpu::ThreadPool threads_;
 };
 
 }  // namespace

@@ -9,10 +9,10 @@
 #include "kernels/cuda/bad_token.h"
 #include "kernels/cuda/device_policy.h"
 #include "kernels/cuda/norms.h"
+#include "kernels/cuda/window.h"
 #include "kernels/plan/allot.h"
 #include "kernels/plan/check.h"
 #include "kernels/plan/protect.h"
-#include "kernels/plan/row_scale.h"
 
 namespace kvsteward::engine::cuda {
 namespace {
@@ -126,15 +126,13 @@ class DeviceEviction::Range {
     const auto tokens = static_cast<size_t>(range_.tokens);
     const auto rows = static_cast<size_t>(UsedRows());
     const Geometry& geometry = sequence_.geometry;
-    query_bytes_ = units / static_cast<size_t>(geometry.kv_heads) * static_cast<size_t>(geometry.query_heads) * rows *
-                   static_cast<size_t>(geometry.head_dim) * SizeOf(sequence_.window.dtype);
     row_positions_ = image_.Add<int32_t>(rows);
     row_scale_ = image_.Add<float>(rows);
     totals_ = image_.Add<int64_t>(units / static_cast<size_t>(heads_));
     shares_ = image_.Add<int64_t>(eviction_.shares_.empty() ? 0 : units);
     list_offset_ = image_.Add<int64_t>(units / static_cast<size_t>(heads_) + 1);
     mask_offset_ = image_.Add<int64_t>(units);
-    queries_ = image_.Room<std::byte>(query_bytes_);
+    queries_ = image_.Room<std::byte>(QueryBytes(sequence_, range_.units / geometry.kv_heads, UsedRows()));
     raw_ = image_.Room<float>(tokens);
     refined_ = image_.Room<float>(tokens);
     device_mask_ = image_.Room<uint64_t>(MaskWords());
@@ -143,13 +141,7 @@ class DeviceEviction::Range {
         std::max({ScoreWorkspaceBytes(Args(), 0), RefineWorkspaceBytes(units_), SelectWorkspaceBytes(SelectUnits())}));
     KVS_RETURN_IF_ERROR(image_.Allocate(eviction_.device_, "the scores of a sequence"));
 
-    const WindowView& window = sequence_.window;
-    for (size_t i = 0; i < rows; ++i) {
-      const int32_t position = window.positions[static_cast<size_t>(window.rows) - rows + i];
-      image_.host(row_positions_)[i] = position;
-      image_.host(row_scale_)[i] =
-          RowScale(eviction_.policy_.signal, eviction_.outline_.k, position, geometry.head_dim);
-    }
+    FillRows(sequence_, eviction_.policy_, eviction_.outline_.k, image_.host(row_positions_), image_.host(row_scale_));
     const auto group = static_cast<size_t>(range_.first_unit / heads_);
     std::copy_n(eviction_.totals_.begin() + static_cast<std::ptrdiff_t>(group), totals_.count,
                 image_.host(totals_).begin());
@@ -163,22 +155,8 @@ class DeviceEviction::Range {
       image_.host(mask_offset_)[i] = offsets[first + i] - offsets[first];
     }
     KVS_RETURN_IF_ERROR(image_.Send(device_));
-    return CopyQueries(rows);
-  }
-
-  // The used rows of the range's layers, packed.
-  absl::Status CopyQueries(size_t rows) {
-    const Geometry& geometry = sequence_.geometry;
-    const WindowView& window = sequence_.window;
-    const size_t row_bytes = static_cast<size_t>(geometry.head_dim) * SizeOf(window.dtype);
-    const size_t pitch = static_cast<size_t>(window.rows) * row_bytes;
-    const size_t heads = query_bytes_ / (rows * row_bytes);
-    const size_t first_head =
-        static_cast<size_t>(range_.first_unit / geometry.kv_heads) * static_cast<size_t>(geometry.query_heads);
-    const std::byte* from = window.queries + first_head * pitch + pitch - rows * row_bytes;
-    return device_.Check(cudaMemcpy2DAsync(image_.on_device(queries_), rows * row_bytes, from, pitch, rows * row_bytes,
-                                           heads, cudaMemcpyHostToDevice, device_.stream()),
-                         "the copy of the window");
+    return CopyQueries(device_, sequence_, range_.first_unit / geometry.kv_heads, range_.units / geometry.kv_heads,
+                       UsedRows(), image_.on_device(queries_));
   }
 
   absl::Status Score() {
@@ -258,7 +236,6 @@ class DeviceEviction::Range {
   const DeviceUnits units_;
   const int32_t heads_;  // that compete for one total
   const std::vector<RefineStep> steps_;
-  size_t query_bytes_ = 0;
 
   Image image_;
   ImagePart<int32_t> row_positions_;
@@ -289,6 +266,7 @@ absl::StatusOr<std::unique_ptr<Eviction>> DeviceEviction::Start(const std::share
   eviction->unit_candidates_ = *std::move(candidates);
   eviction->outline_ = Outline::Of(sequence, *k, eviction->unit_candidates_);
   eviction->plan_ = EmptyPlan(sequence, eviction->outline_, wants.masks);
+  eviction->plan_.on_host = false;
   if (eviction->outline_.no_op()) {
     KeepAll(eviction->plan_);
     return eviction;
@@ -366,7 +344,8 @@ void DeviceEviction::DivideBudget() {
     const ParallelFor alone = [](int64_t count, const std::function<void(int64_t)>& body) {
       for (int64_t i = 0; i < count; ++i) body(i);
     };
-    const HeadShares allotted = AllotHeads(policy_.head, static_cast<int32_t>(l), {.sizes = sizes}, totals_[l], alone);
+    const HeadShares allotted =
+        AllotHeads(policy_.head, static_cast<int32_t>(l), {{}, sizes, {}, {}}, totals_[l], alone);
     shares_.insert(shares_.end(), allotted.shares.begin(), allotted.shares.end());
   }
 }

@@ -53,10 +53,12 @@ RefineStep StepOf(const Refinement& refinement) {
 
 bool ScoresOnDevice(const Policy& policy) {
   const Accumulate::Kind accumulate = policy.accumulate.kind;
+  const bool plain_sum = accumulate == Accumulate::Kind::kSum ||
+                         (policy.running() && policy.accumulate.decay_ppm == kPpm);  // of the rows not yet seen
   return policy.signal.windowed() && policy.signal.over == Signal::Over::kVisible &&
-         (accumulate == Accumulate::Kind::kSum || accumulate == Accumulate::Kind::kMean ||
-          accumulate == Accumulate::Kind::kMax) &&
-         policy.accumulate.row_pool == 1 && policy.group.place == Group::Place::kBeforeRefine;
+         (plain_sum || accumulate == Accumulate::Kind::kMean || accumulate == Accumulate::Kind::kMax) &&
+         policy.accumulate.row_pool == 1 && policy.group.place == Group::Place::kBeforeRefine &&
+         policy.select.kind != Select::Kind::kTwoLists;
 }
 
 void SetSignal(const Policy& policy, ScoreArgs* args) {
@@ -93,7 +95,7 @@ SelectRule::Kind RuleKind(const HeadBudget& head) {
 bool RunsOnDevice(const Policy& policy) {
   const LayerBudget::Kind layer = policy.layer.kind;
   const HeadBudget::Kind head = policy.head.kind;
-  return cuda::ScoresOnDevice(policy) && policy.group.span == Group::Span::kGroup &&
+  return cuda::ScoresOnDevice(policy) && !policy.running() && policy.group.span == Group::Span::kGroup &&
          std::ranges::all_of(policy.refine, cuda::Refines) && policy.protect.classes.empty() &&
          policy.protect.mass_ppm == 0 && layer != LayerBudget::Kind::kEntropy &&
          layer != LayerBudget::Kind::kEqualMass && head != HeadBudget::Kind::kCheapest &&

@@ -13,7 +13,8 @@
 
 namespace kvsteward::engine::cuda {
 
-// Whether kernels make the scores of stages 1 to 3: attention of every visible resident, grouped before refinements.
+// Whether kernels make the scores of stages 1 to 3, within a kv head: attention of every visible resident, grouped
+// before refinements.
 bool ScoresOnDevice(const Policy& policy);
 
 // Stages 1 to 3 into the arguments' signal and folds. REQUIRES: ScoresOnDevice.

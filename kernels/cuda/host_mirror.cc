@@ -8,30 +8,20 @@ namespace {
 
 uint32_t BlocksFor(int32_t tokens) { return (static_cast<uint32_t>(tokens) + kBlockTokens - 1) / kBlockTokens; }
 
-// Whether some value norm is missing, or whole values are read.
-bool ReadsValues(const SequenceView& sequence, const Policy& policy) {
-  if (policy.head.kind == HeadBudget::Kind::kSplit) return true;
-  if (!policy.reads_norms()) return false;
-  return sequence.normed_kind != policy.norm() ||
-         std::ranges::any_of(sequence.units, [](const UnitView& unit) { return unit.normed < unit.length; });
-}
-
 }  // namespace
 
 HostMirror::HostMirror(std::shared_ptr<Device> device, const SequenceView& sequence, const Policy& policy)
-    : device_(std::move(device)),
-      original_(sequence),
-      keys_(policy.reads_keys()),
-      values_(ReadsValues(sequence, policy)),
-      mirrored_(sequence) {
+    : device_(std::move(device)), original_(sequence), mirrored_(sequence) {
   uint32_t blocks = 0;
   for (const UnitView& unit : sequence.units) {
     rows_.push_back({blocks, BlocksFor(unit.length)});
     blocks += rows_.back().count;
   }
+  if (policy.reads_norms()) mirrored_.normed_kind = policy.norm();
   for (size_t u = 0; u < sequence.units.size(); ++u) {
     units_.push_back(sequence.units[u]);
     units_.back().row = std::span(&rows_[u], 1);
+    if (mirrored_.normed_kind != sequence.normed_kind) units_.back().normed = 0;
   }
   const size_t tokens = static_cast<size_t>(blocks) * kBlockTokens;
   positions_.resize(tokens);
@@ -91,8 +81,8 @@ absl::Status HostMirror::CopySide(size_t u, int32_t tokens, void* on_device, voi
                     kind);
 }
 
-absl::Status HostMirror::LoadLayer(int32_t layer) {
-  if (!keys_ && !values_) return absl::OkStatus();
+absl::Status HostMirror::LoadLayer(int32_t layer, bool keys, bool values) {
+  if (!keys && !values) return absl::OkStatus();
   const auto heads = static_cast<size_t>(original_.geometry.kv_heads);
   const size_t first = static_cast<size_t>(layer) * heads;
   const size_t block_bytes = original_.pool.block_bytes;
@@ -101,9 +91,9 @@ absl::Status HostMirror::LoadLayer(int32_t layer) {
   const size_t bytes = (size_t{last.first} + last.count - first_block_) * block_bytes;
   if (blocks_.size() < bytes) blocks_.resize(bytes);
   const size_t half = block_bytes / 2;
-  const size_t skipped = keys_ ? 0 : half;
+  const size_t skipped = keys ? 0 : half;
   for (size_t u = first; u < first + heads; ++u) {
-    KVS_RETURN_IF_ERROR(CopyBlocks(u, original_.units[u].length, block_bytes, keys_ && values_ ? block_bytes : half,
+    KVS_RETURN_IF_ERROR(CopyBlocks(u, original_.units[u].length, block_bytes, keys && values ? block_bytes : half,
                                    original_.pool.data + skipped, blocks_.data() + skipped, first_block_,
                                    cudaMemcpyDeviceToHost));
   }
@@ -116,6 +106,16 @@ SequenceView HostMirror::loaded() const {
   view.pool.data = reinterpret_cast<std::byte*>(reinterpret_cast<uintptr_t>(blocks_.data()) -
                                                 size_t{first_block_} * original_.pool.block_bytes);
   return view;
+}
+
+absl::Status HostMirror::LoadNorms(int32_t layer) {
+  const auto heads = static_cast<size_t>(original_.geometry.kv_heads);
+  for (size_t u = static_cast<size_t>(layer) * heads; u < (static_cast<size_t>(layer) + 1) * heads; ++u) {
+    KVS_RETURN_IF_ERROR(
+        CopySide(u, original_.units[u].length, original_.pool.norms, norms_.data(), cudaMemcpyDeviceToHost));
+    units_[u].normed = units_[u].length;
+  }
+  return device_->Synchronize();
 }
 
 absl::Status HostMirror::StoreNorms(int32_t layer) {

@@ -28,8 +28,9 @@ class HostMirror {
 
   // The sequence on the host, but for its keys and values.
   const SequenceView& sequence() const { return mirrored_; }
-  // Copies what the policy reads of the layer's keys and values.
-  absl::Status LoadLayer(int32_t layer);
+  // Copies what is asked for of the layer's keys and values; the layer's norms.
+  absl::Status LoadLayer(int32_t layer, bool keys, bool values);
+  absl::Status LoadNorms(int32_t layer);
   // The mirrored sequence with the keys and values that were loaded last.
   SequenceView loaded() const;
 
@@ -47,8 +48,6 @@ class HostMirror {
 
   const std::shared_ptr<Device> device_;
   const SequenceView& original_;
-  const bool keys_;
-  const bool values_;
   std::vector<Run> rows_;  // [units]: one run each
   std::vector<UnitView> units_;
   std::vector<int32_t> positions_;  // [blocks * 16], as are the others

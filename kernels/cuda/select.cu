@@ -68,6 +68,20 @@ __global__ void __launch_bounds__(kTileThreads) CountTiles(SelectWork work) {
   if (threadIdx.x == 0) work.tile_counts[int64_t{unit} * work.tiles + tile] = sum;
 }
 
+// By all threads of a block: how many residents of the layer's earlier units stay.
+__device__ int64_t KeptBefore(const SelectWork& work, int32_t unit) {
+  __shared__ unsigned long long sum;
+  if (threadIdx.x == 0) sum = 0;
+  __syncthreads();
+  unsigned long long mine = 0;
+  for (int32_t u = unit - unit % work.heads + static_cast<int32_t>(threadIdx.x); u < unit; u += kTileThreads) {
+    mine += static_cast<unsigned long long>(work.out.kept[u]);
+  }
+  if (mine != 0) atomicAdd(&sum, mine);
+  __syncthreads();
+  return static_cast<int64_t>(sum);
+}
+
 // By all threads of a block: what lies before this warp's tokens in the unit.
 __device__ TileCount CountBefore(const SelectWork& work, int32_t unit, int32_t tile, TileCount own) {
   __shared__ TileCount tiles_before;
@@ -115,8 +129,10 @@ __global__ void __launch_bounds__(kTileThreads) EmitTiles(SelectWork work) {
   int32_t* list = nullptr;
   int64_t capacity = 0;
   if (work.out.list != nullptr) {
-    list = work.out.list + work.out.list_offset[unit];
-    capacity = work.out.list_offset[unit + 1] - work.out.list_offset[unit];
+    const int64_t* of_layer = work.out.list_offset + unit / work.heads;
+    const int64_t begin = of_layer[0] + KeptBefore(work, unit);
+    list = work.out.list + begin;
+    capacity = of_layer[1] - begin;
   }
   uint64_t word = 0;
 #pragma unroll

@@ -48,6 +48,7 @@ struct EvictResult {
   PolicyRef policy;  // the tenant's if the request named none
   int32_t budget_tokens = 0;
   int32_t unsplit_layers = 0;    // layers in which `split` found room for no full head
+  bool planned_on_host = true;   // no device made the plan
   std::vector<int32_t> lengths;  // [units] residents before; empty on a refusal
   std::vector<int32_t> kept;     // [units] residents after (planned, with plan_only)
   uint32_t units_compacted = 0;  // less than all after a cancel

@@ -174,6 +174,7 @@ struct EvictPlanned {
   int32_t budget_tokens = 0;     // k
   int32_t observed_tokens = -1;  // every resident's running score is stored, rows below are in it; -1: as it was
   int32_t unsplit_layers = 0;
+  bool on_host = true;          // the host made the plan, also if the sequence is in a device's memory
   std::vector<int32_t> kept;    // [units]; empty on a no-op, a refusal or an Observe
   std::vector<int32_t> scored;  // [units] of `kept`, those with a running score, the first ones; empty: none
   EvictTimes times;

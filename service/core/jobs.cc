@@ -112,6 +112,7 @@ void Core::State::On(const EvictPlanned& event) {
   result.no_op = event.no_op;
   result.budget_tokens = event.budget_tokens;
   result.unsplit_layers = event.unsplit_layers;
+  result.planned_on_host = event.on_host;
   result.kept = event.no_op ? result.lengths : event.kept;
   if (event.no_op || job.plan_only) return EndJobOf(job);
   if (sequence.observed > 0) job.scored = event.scored;

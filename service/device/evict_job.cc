@@ -160,6 +160,7 @@ core::EvictPlanned EvictJob::FinishEvict() {
   if (!plan_.no_op) {
     answer.kept = plan_.kept;
     answer.unsplit_layers = plan_.unsplit_layers;
+    answer.on_host = plan_.on_host;
     if (ask_.policy->reads_norms()) answer.norms = NameOf(ask_.policy->norm());
     const bool commits = ask_.policy->running() && !ask_.plan_only;
     if (commits) answer.observed_tokens = observed_;
@@ -182,13 +183,19 @@ absl::Status EvictJob::CompactAndPublish(engine::Engine& engine, std::span<const
   std::vector<engine::UnitMove> moves;
   moves.reserve(units.size());
   for (const core::CompactTo& to : units) moves.push_back({static_cast<int32_t>(to.unit), to.row});
-  const absl::StatusOr<engine::Publishing> publishing = engine.CompactUnits(sequence_, plan_, moves, {});
+  const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
+  engine::TableView table;
+  if (memory::HasTable(tables, ask_.table, units_.size())) {
+    table = {.table = tables.data() + ask_.table.offset,
+             .row_capacity = ask_.table.row_capacity,
+             .base_tokens = ask_.written_tokens};
+  }
+  const absl::StatusOr<engine::Publishing> publishing = engine.CompactUnits(sequence_, plan_, moves, table);
   if (!publishing.ok()) return publishing.status();
   if (*publishing == engine::Publishing::kDone) {
     progress_.units += static_cast<uint32_t>(units.size());
     return absl::OkStatus();
   }
-  const std::span<std::byte> tables = pool_->Bytes(core::ObjectKind::kTables, ask_.table.chunk);
   for (const core::CompactTo& to : units) {
     // A table that does not have the row would be core's mistake; the old row stays valid then.
     absl::Status status =

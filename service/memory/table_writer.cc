@@ -139,6 +139,11 @@ absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place,
   return absl::OkStatus();
 }
 
+bool HasTable(std::span<std::byte> chunk, const core::TablePlace& place, size_t units) {
+  const Table table(chunk, place);
+  return units > 0 && table.CheckUnit(static_cast<uint32_t>(units - 1)).ok() && table.header()->units == units;
+}
+
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
                         int32_t base, std::span<const Run> row) {
   const Table table(chunk, place);

@@ -28,6 +28,9 @@ absl::Status AppendRows(std::span<std::byte> chunk, const core::TablePlace& plac
 // Rows that were cut at their end say so.
 absl::Status TrimRows(std::span<std::byte> chunk, const core::TablePlace& place, const std::vector<core::RowEnd>& rows);
 
+// Whether a table of `units` units was set up there.
+bool HasTable(std::span<std::byte> chunk, const core::TablePlace& place, size_t units);
+
 // Fills the unit's other row slot with a settled row and then makes it the valid one, in one store.
 absl::Status PublishRow(std::span<std::byte> chunk, const core::TablePlace& place, uint32_t unit, int32_t kept,
                         int32_t base, std::span<const Run> row);

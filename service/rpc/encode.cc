@@ -132,6 +132,7 @@ void Encode(const core::EvictReply& reply, v1::EvictResponse* response) {
     out->set_select_us(result.times.select_us);
     out->set_compact_us(result.times.compact_us);
     out->set_unsplit_layers(static_cast<uint32_t>(result.unsplit_layers));
+    out->set_planned_on_host(result.planned_on_host);
   }
 }
 

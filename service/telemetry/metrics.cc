@@ -111,6 +111,7 @@ struct Metrics::Impl : prometheus::Collectable {
   prometheus::Family<prometheus::Counter>& calls;
   prometheus::Family<prometheus::Histogram>& call_seconds;
   prometheus::Family<prometheus::Counter>& evictions;
+  prometheus::Family<prometheus::Counter>& plans;
   prometheus::Family<prometheus::Counter>& tokens_evicted;
   prometheus::Family<prometheus::Counter>& bytes_evicted;
   prometheus::Family<prometheus::Counter>& bytes_returned;
@@ -136,6 +137,10 @@ Metrics::Impl::Impl()
                     .Name("kvsteward_evictions_total")
                     .Help("Evictions of one sequence answered, by policy, tenant and code")
                     .Register(registry)),
+      plans(prometheus::BuildCounter()
+                .Name("kvsteward_plans_total")
+                .Help("Evictions that were decided, by policy, tenant and who did: device or host")
+                .Register(registry)),
       tokens_evicted(prometheus::BuildCounter()
                          .Name("kvsteward_evicted_tokens_total")
                          .Help("Tokens that went, counted in each layer and kv head")
@@ -186,6 +191,7 @@ void Metrics::CountEviction(const std::string& tenant, const core::EvictResult& 
   const Labels labels = LabelsOf(tenant, *result.policy);
   impl_->evictions.Add(With(labels, "code", CodeName(static_cast<int>(result.outcome.code)))).Increment();
   if (result.no_op) return;  // lazy ones are asked for at every step
+  if (result.outcome.ok()) impl_->plans.Add(With(labels, "by", result.planned_on_host ? "host" : "device")).Increment();
   // A cancelled eviction may have compacted some units: what those gave counts.
   if (!result.outcome.ok() && result.units_compacted == 0) return;
   const int64_t before = std::accumulate(result.lengths.begin(), result.lengths.end(), int64_t{0});

@@ -304,6 +304,13 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 // ----------------------------------------------------------------------------------------------------------
 cudaError_t cudaMalloc(void** data, size_t bytes) { return kvsteward::emulation::Allocate(data, bytes, Kind::kDevice); }
 cudaError_t cudaMallocManaged(void** data, size_t bytes, unsigned) { return cudaMalloc(data, bytes); }
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  if (device != 0) return cudaErrorInvalidDevice;
+  *pool = nullptr;  // it keeps nothing
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t stream) {
   const cudaError_t error = kvsteward::emulation::CheckHandle(stream, true);
   return error == cudaSuccess ? cudaMalloc(data, bytes) : error;

@@ -93,8 +93,10 @@ Choice OnDevice(const Rows& rows, size_t heads, SelectRule rule, const std::vect
     longest = std::max(longest, row.size());
   }
   std::vector<int64_t> list_offset = {0};
-  for (const auto& row : rows) {
-    list_offset.push_back(list_offset.back() + std::max<int64_t>(0, static_cast<int64_t>(row.size()) - capacity_cut));
+  for (size_t first = 0; first < rows.size(); first += heads) {
+    int64_t size = -capacity_cut;
+    for (size_t u = first; u < first + heads; ++u) size += static_cast<int64_t>(rows[u].size());
+    list_offset.push_back(list_offset.back() + std::max<int64_t>(0, size));
   }
   const DeviceArray<float> device_scores(scores);
   const DeviceArray<int64_t> offset(choice.offset), words(choice.words), lists(list_offset);
@@ -134,19 +136,27 @@ Choice OnDevice(const Rows& rows, size_t heads, SelectRule rule, const std::vect
       CHECK(read_kept == choice.kept && whole_mask == choice.mask && whole_list == first_list);
     }
   }
-  for (size_t u = 0; u < rows.size(); ++u) {
-    std::copy(first_list.begin() + list_offset[u], first_list.begin() + list_offset[u + 1],
-              choice.list.begin() + choice.offset[u]);
+  for (size_t layer = 0; layer + 1 < list_offset.size(); ++layer) {
+    int64_t next = list_offset[layer];
+    for (size_t u = layer * heads; u < (layer + 1) * heads; ++u) {
+      for (int32_t i = 0; i < choice.kept[u] && next < list_offset[layer + 1]; ++i) {
+        choice.list[static_cast<size_t>(choice.offset[u] + i)] = first_list[static_cast<size_t>(next++)];
+      }
+    }
+    for (; next < list_offset[layer + 1]; ++next) CHECK(first_list[static_cast<size_t>(next)] == -1);
   }
   return choice;
 }
 
-bool Same(const Choice& host, Choice device, int64_t capacity_cut) {
+bool Same(const Choice& host, const Choice& device, size_t heads, int64_t capacity_cut) {
   Choice wanted = host;
-  for (size_t u = 0; u + 1 < wanted.offset.size(); ++u) {  // what does not fit is not written
-    const int64_t size = wanted.offset[u + 1] - wanted.offset[u];
-    std::fill(wanted.list.begin() + wanted.offset[u] + std::max<int64_t>(0, size - capacity_cut),
-              wanted.list.begin() + wanted.offset[u + 1], -1);
+  for (size_t first = 0; first + 1 < wanted.offset.size(); first += heads) {  // what does not fit is not written
+    int64_t room = std::max<int64_t>(0, wanted.offset[first + heads] - wanted.offset[first] - capacity_cut);
+    for (size_t u = first; u < first + heads; ++u) {
+      const int64_t fits = std::min<int64_t>(room, wanted.kept[u]);
+      std::fill(wanted.list.begin() + wanted.offset[u] + fits, wanted.list.begin() + wanted.offset[u + 1], -1);
+      room -= fits;
+    }
   }
   return wanted.kept == device.kept && wanted.mask == device.mask && wanted.list == device.list;
 }
@@ -154,7 +164,7 @@ bool Same(const Choice& host, Choice device, int64_t capacity_cut) {
 void TestAll(const std::string& name, const Rows& rows, size_t heads, const std::vector<int64_t>& totals,
              int64_t alpha_ppm, int64_t capacity_cut = 0) {
   const auto compare = [&](const char* kind, const Choice& host, const Choice& device) {
-    if (CHECK(Same(host, device, capacity_cut))) return;
+    if (CHECK(Same(host, device, heads, capacity_cut))) return;
     std::printf("  %s of %s: %zu units, %zu heads, alpha %lld, total %lld\n", kind, name.c_str(), rows.size(), heads,
                 static_cast<long long>(alpha_ppm), static_cast<long long>(totals[0]));
   };

@@ -22,6 +22,7 @@ struct EngineUnderTest {
   std::string name;
   std::function<std::unique_ptr<Engine>(int threads)> make;
   std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // readable by the engine and by the test
+  uint32_t stride = 1;  // of so many random cases only one is run, where everything takes so much longer
 };
 
 inline void PrintTo(const EngineUnderTest& engine, std::ostream* out) { *out << engine.name; }

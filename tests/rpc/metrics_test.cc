@@ -71,6 +71,7 @@ TEST(MetricsTest, CallsEvictionsAndObservationsAreCounted) {
            "kvsteward_rpcs_total{code=\"OK\",method=\"Evict\"} 4",
            "kvsteward_rpc_duration_seconds_count{method=\"Reserve\"} 1",
            "kvsteward_evictions_total{code=\"OK\",policy=\"streaming-llm\",tenant=\"t\"} 2",
+           "kvsteward_plans_total{by=\"host\",policy=\"streaming-llm\",tenant=\"t\"} 1",
            "kvsteward_evictions_total{code=\"NOT_FOUND\",policy=\"custom\",tenant=\"t\"} 1",
            "kvsteward_evicted_tokens_total{policy=\"streaming-llm\",tenant=\"t\"} 80",
            // K and V of 8 floats each; 3 blocks of a unit became 2.

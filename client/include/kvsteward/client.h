@@ -105,6 +105,7 @@ struct Evicted {
   uint64_t bytes_returned = 0;
   uint64_t version = 0;
   uint32_t unsplit_layers = 0;     // layers in which `split` found room for no full head
+  bool planned_on_host = true;     // the host made the plan, not a device
   const kvs_plan* plan = nullptr;  // until the next call that names the sequence
   uint64_t queue_us = 0, score_us = 0, select_us = 0, compact_us = 0;
 };

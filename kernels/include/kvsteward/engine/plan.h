@@ -39,6 +39,7 @@ struct Plan {
   std::vector<uint64_t> mask;          // all units' words; empty if masks were not wanted and the engine keeps its own
   std::vector<int64_t> mask_offsets;   // [units + 1] into `mask`, in words
   std::vector<LayerScores> scores;     // [layers] if they were wanted and the plan is not a no-op, else empty
+  bool on_host = true;                 // the host made it, whoever's memory the sequence is in
   int32_t unsplit_layers = 0;          // layers in which `split` found room for no full head
   std::shared_ptr<const void> on_device;  // the engine's own form of it, if it has one
 
