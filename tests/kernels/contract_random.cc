@@ -225,8 +225,9 @@ TEST_P(PresetContract, RandomCases) {
   const std::unique_ptr<Engine> engine = under_test.make(3);
   const std::unique_ptr<Engine> other = under_test.make(1);
   const std::optional<uint32_t> only = OnlyCase();
+  const uint32_t stride = kStride * under_test.stride;
   int evictions = 0;
-  for (uint32_t seed = only.value_or(0); seed < (only ? *only + 1 : kPresetCases); seed += kStride) {
+  for (uint32_t seed = only.value_or(0); seed < (only ? *only + 1 : kPresetCases); seed += stride) {
     SCOPED_TRACE(HowToReplay(seed, policy));
     Random random(seed);
     const Shape shape = ShapeFor(policy, DrawShape(random, policy.protect.recent));
@@ -234,7 +235,7 @@ TEST_P(PresetContract, RandomCases) {
     ASSERT_NO_FATAL_FAILURE(chain.Run());
     evictions += chain.evictions();
   }
-  EXPECT_TRUE(only || evictions >= static_cast<int>(kPresetCases / kStride)) << evictions;
+  EXPECT_TRUE(only || evictions >= static_cast<int>(kPresetCases / stride)) << evictions;
 }
 
 TEST_P(CompositionContract, RandomCases) {
@@ -246,7 +247,7 @@ TEST_P(CompositionContract, RandomCases) {
   int cases = 0;
   int evictions = 0;
   for (uint32_t seed = only.value_or(first); seed < (only ? *only + 1 : kCompositions);
-       seed += kCompositionShards * kStride) {
+       seed += kCompositionShards * kStride * under_test.stride) {
     Random random(100'000 + seed);
     const Shape shape = DrawShape(random, 0);
     const Policy policy = RandomPolicy(random, shape.layers, shape.kv_heads);

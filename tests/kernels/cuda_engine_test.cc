@@ -29,8 +29,14 @@ class ManagedMemory final : public std::pmr::memory_resource {
 
 ManagedMemory managed_memory;
 
+#ifdef KVSTEWARD_CUDA_EMULATED
+constexpr uint32_t kStride = 20;
+#else
+constexpr uint32_t kStride = 1;
+#endif
+
 const EngineUnderTest kCuda = {"cuda", [](int threads) { return *NewCudaEngine({.host_threads = threads}); },
-                               &managed_memory};
+                               &managed_memory, kStride};
 
 INSTANTIATE_TEST_SUITE_P(Cuda, EngineContract, Values(kCuda), [](const auto& test) { return test.param.name; });
 
