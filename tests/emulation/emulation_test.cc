@@ -89,7 +89,7 @@ TEST(EmulationTest, DynamicSharedMemoryIsPoisonedAndLimited) {
 void Nothing() {}
 
 TEST(EmulationTest, RefusesGridsThatNoDeviceTakes) {
-  EXPECT_EQ(Launch(Nothing, dim3(1, 65'535), 1024, 0, nullptr), cudaSuccess);
+  EXPECT_EQ(Launch(Nothing, dim3(1, 65'535), 1, 0, nullptr), cudaSuccess);
   EXPECT_EQ(Launch(Nothing, 0, 32, 0, nullptr), cudaErrorInvalidConfiguration);
   EXPECT_EQ(Launch(Nothing, dim3(1, 65'536), 32, 0, nullptr), cudaErrorInvalidConfiguration);
   EXPECT_EQ(Launch(Nothing, 1, 1025, 0, nullptr), cudaErrorInvalidConfiguration);
