@@ -36,6 +36,18 @@ bool IsTenantName(const std::string& text) {
          text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
 }
 
+// "GPU-" or "MIG-" and 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+bool IsDeviceUuid(const std::string& text) {
+  constexpr size_t kPrefix = 4;
+  constexpr char kDigits[] = "00000000-0000-0000-0000-000000000000";
+  if (text.empty()) return true;
+  if (text.compare(0, kPrefix, "GPU-") != 0 && text.compare(0, kPrefix, "MIG-") != 0) return false;
+  const auto same_kind = [](char c, char digit) {
+    return digit == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
+  };
+  return std::equal(text.begin() + kPrefix, text.end(), std::begin(kDigits), std::end(kDigits) - 1, same_kind);
+}
+
 bool IsMetricsAddress(const std::string& text) {
   const size_t colon = text.rfind(':');
   if (text.empty()) return true;
@@ -59,7 +71,9 @@ std::vector<Setting> Settings(Config& config) {
   return {
       TextSetting("listen.address", &config.listen.address, kAllowedAddress, IsUnixAddress),
       TextSetting("listen.admin", &config.listen.admin, kAllowedAddress, IsUnixAddress),
-      ChoiceSetting("device.kind", &config.device.kind, {"host"}),
+      ChoiceSetting("device.kind", &config.device.kind, {"auto", "host", "cuda"}),
+      TextSetting("device.uuid", &config.device.uuid,
+                  "a UUID as `nvidia-smi -L` prints it, or empty for the only device", IsDeviceUuid),
       NumberSetting("device.threads", &config.device.threads, 0, 256),
       SizeSetting("arena.bytes", &config.arena.bytes, kMiB, kMaxArena),
       SizeSetting("arena.extent_bytes", &config.arena.extent_bytes, 64 * kKiB, 1ull << 40),
@@ -195,6 +209,10 @@ absl::Status Check(const std::string& name, const Config& config) {
   if (config.arena.extent_bytes > config.arena.bytes) {
     return Wrong(name + ": arena.extent_bytes is " + std::to_string(config.arena.extent_bytes) +
                  "; it must be at most arena.bytes, " + std::to_string(config.arena.bytes));
+  }
+  if (config.device.kind == "host" && !config.device.uuid.empty()) {
+    return Wrong(name + ": device.uuid is \"" + config.device.uuid +
+                 "\" and device.kind is host; leave one of them out");
   }
   std::set<std::string> names;
   std::set<std::string> paths = {*rpc::UnixPath(config.listen.address)};

@@ -25,8 +25,9 @@ struct Config {
     std::string admin = "unix:/run/kvsteward/admin.sock";
   } listen;
   struct Device {
-    std::string kind = "host";
-    int64_t threads = 0;  // 0: one per core
+    std::string kind = "auto";  // "host", "cuda"; "auto": CUDA if there is a device, else the host
+    std::string uuid;           // of a CUDA device; empty: the only one
+    int64_t threads = 0;        // of the host's engine; 0: one per core
   } device;
   struct Arena {
     uint64_t bytes = 1ull << 30;

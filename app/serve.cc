@@ -21,12 +21,11 @@
 #include <variant>
 
 #include "app/commands.h"
+#include "app/open_device.h"
 #include "base/unique_fd.h"
-#include "kvsteward/engine/engine.h"
+#include "kvsteward/engine/policy.h"
 #include "service/core/core.h"
 #include "service/device/device.h"
-#include "service/memory/cgroup.h"
-#include "service/memory/host_backend.h"
 #include "service/memory/memory.h"
 #include "service/rpc/fd_socket.h"
 #include "service/rpc/read_policy.h"
@@ -97,11 +96,13 @@ void StartGracePeriod(int64_t seconds) {
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
-core::Config CoreConfig(const Config& config) {
+core::Config CoreConfig(const Config& config, const OpenedDevice& device) {
   core::Config core;
   core.arena_bytes = config.arena.bytes;
   core.extent_bytes = config.arena.extent_bytes;
   core.page_bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  core.extent_granularity = device.extents->granularity();
+  core.extent_at_attach = !device.uuid.empty();
   core.table_chunk_bytes = config.arena.table_chunk_bytes;
   core.compaction_reserve_ppm = config.arena.compaction_reserve_ppm;
   // Later than any epoch of an earlier daemon, unless that one replaced more than a lease per microsecond.
@@ -132,15 +133,16 @@ std::optional<core::StatusReply> AskStatus(steward::Steward& steward) {
   return std::nullopt;
 }
 
-absl::Status Run(const Config& config) {
+absl::Status Run(const Config& config, OpenedDevice opened) {
   const sigset_t stop_signals = StopSignals();
   const UniqueFd signals(signalfd(-1, &stop_signals, SFD_CLOEXEC | SFD_NONBLOCK));
   const UniqueFd drain_asked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!signals || !drain_asked) return absl::UnavailableError("no descriptors are left to wait for signals with");
 
-  memory::Memory memory(memory::NewHostBackend(), config.arena.bytes);
-  device::Device device(engine::NewHostEngine(static_cast<int>(config.device.threads)));
-  steward::Steward steward(CoreConfig(config), memory, device);
+  const core::Config core_config = CoreConfig(config, opened);
+  memory::Memory memory(std::move(opened.regions), std::move(opened.extents), config.arena.bytes);
+  device::Device device(std::move(opened.engine));
+  steward::Steward steward(core_config, memory, device);
 
   std::vector<rpc::TenantSocket> sockets;
   for (const TenantConfig& tenant : config.tenants) sockets.push_back({tenant.name, tenant.fd_socket});
@@ -158,7 +160,7 @@ absl::Status Run(const Config& config) {
   options.address = config.listen.address;
   options.admin = config.listen.admin;
   options.message_bytes = static_cast<int>(config.limits.message_bytes);
-  options.identity = {KVSTEWARD_VERSION, device.backend(), memory.export_method()};
+  options.identity = {KVSTEWARD_VERSION, device.backend(), memory.export_method(), opened.uuid};
   telemetry::Metrics metrics(options.identity);
   options.drain = [fd = drain_asked.get()] { eventfd_write(fd, 1); };
   absl::StatusOr<std::unique_ptr<rpc::Server>> server = rpc::Server::Start(options, steward, metrics);
@@ -191,11 +193,6 @@ absl::Status Run(const Config& config) {
 }  // namespace
 
 int Serve(const Config& config) {
-  if (const uint64_t limit = memory::CgroupMemoryLimit(); config.arena.bytes > limit) {
-    Complain("arena.bytes is " + std::to_string(config.arena.bytes) +
-             "; it must be at most what the memory control group allows, " + std::to_string(limit));
-    return 2;
-  }
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread
   std::signal(SIGHUP, SIG_IGN);
@@ -203,13 +200,12 @@ int Serve(const Config& config) {
   umask(0077);  // sockets open up to others only by their mode
   RaiseDescriptorLimit();
   StartLogging(config);
-  const absl::Status status = Run(config);
+  absl::StatusOr<OpenedDevice> device = OpenDevice(config);
+  const absl::Status status = device.ok() ? Run(config, *std::move(device)) : device.status();
   spdlog::shutdown();
-  if (!status.ok()) {
-    Complain(std::string(status.message()));
-    return 1;
-  }
-  return 0;
+  if (status.ok()) return 0;
+  Complain(std::string(status.message()));
+  return device.ok() ? 1 : 2;
 }
 
 }  // namespace kvsteward::app

@@ -114,17 +114,19 @@ absl::StatusOr<Sequence> CreateSequence(Client& client, const ReplayInput& input
 
 // Writes a tensor's residents to where `at` says that a unit's slot lies; a block's tokens lie together.
 template <class At>
-void WriteTokens(const ReplayInput& input, std::span<const std::byte> tensor, At at) {
-  if (tensor.empty()) return;
+absl::Status WriteTokens(const Sequence& sequence, const ReplayInput& input, std::span<const std::byte> tensor, At at) {
+  if (tensor.empty()) return absl::OkStatus();
   const size_t token_bytes = input.geometry.token_bytes();
   for (size_t u = 0; u < input.units(); ++u) {
     const std::byte* from = tensor.data() + u * static_cast<size_t>(input.tokens) * token_bytes;
     for (int32_t slot = 0; slot < input.lengths[u]; slot += engine::kBlockTokens) {
       const auto tokens = static_cast<size_t>(std::min(engine::kBlockTokens, input.lengths[u] - slot));
-      std::memcpy(at(static_cast<uint32_t>(u), static_cast<uint32_t>(slot)),
-                  from + static_cast<size_t>(slot) * token_bytes, tokens * token_bytes);
+      absl::Status status = sequence.Write(at(static_cast<uint32_t>(u), static_cast<uint32_t>(slot)),
+                                           {from + static_cast<size_t>(slot) * token_bytes, tokens * token_bytes});
+      if (!status.ok()) return status;
     }
   }
+  return absl::OkStatus();
 }
 
 // The last `rows` of the recorded query rows, packed.
@@ -210,8 +212,11 @@ absl::StatusOr<ReplayOutput> ReplayInSidecar(const ReplayInput& input, const eng
   if (!client.ok()) return client.status();
   absl::StatusOr<Sequence> sequence = CreateSequence(**client, input);
   if (!sequence.ok()) return sequence.status();
-  WriteTokens(input, input.keys, [&](uint32_t unit, uint32_t slot) { return sequence->Key(unit, slot); });
-  WriteTokens(input, input.values, [&](uint32_t unit, uint32_t slot) { return sequence->Value(unit, slot); });
+  absl::Status written = WriteTokens(*sequence, input, input.keys,
+                                     [&](uint32_t unit, uint32_t slot) { return sequence->Key(unit, slot); });
+  written.Update(WriteTokens(*sequence, input, input.values,
+                             [&](uint32_t unit, uint32_t slot) { return sequence->Value(unit, slot); }));
+  if (!written.ok()) return written;
   if (rows > 0) WriteWindow(input, rows, (*client)->WindowSlot(0));
   WriteInputs(input, policy, inputs, (*client)->InputArea());
   absl::StatusOr<Evicted> evicted = sequence->Evict(ToEviction(input, policy, budget, rows, inputs.offsets));

@@ -128,6 +128,7 @@ std::span<std::byte> Client::InputArea() const {
 uint64_t Client::window_slot_bytes() const { return impl_->Current()->attached().window_slot_bytes(); }
 uint64_t Client::block_bytes() const { return impl_->Current()->attached().block_bytes(); }
 std::string Client::lease_name() const { return impl_->Current()->attached().lease_name(); }
+std::string Client::device() const { return impl_->Current()->attached().device_uuid(); }
 std::string Client::backend() const { return impl_->Current()->attached().backend(); }
 
 }  // namespace kvsteward

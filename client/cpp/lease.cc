@@ -18,6 +18,8 @@ namespace kvsteward {
 namespace {
 
 constexpr uint8_t kSelfTestPattern = 0x5a;
+constexpr char kHostExport[] = "memfd";
+constexpr char kCudaExport[] = "cuda-posix-fd";
 // The sockets of a process that dies are closed one by one.
 constexpr std::chrono::milliseconds kDeathIsNear{100};
 
@@ -81,25 +83,34 @@ absl::Status Lease::Start() {
                             .blocks_per_extent = attached_.blocks_per_extent(),
                             .extent_bytes = attached_.extent_bytes(),
                             .statistics_bytes = attached_.statistics_bytes(),
-                            .plan_bytes = attached_.plan_bytes()});
+                            .plan_bytes = attached_.plan_bytes(),
+                            .device_uuid = attached_.device_uuid()});
   if (!memory.ok()) return memory.status();
   memory_ = *std::move(memory);
   receiver_ = std::thread([this] { ReceiveObjects(); });
-  if (absl::Status status = AwaitMemory(0, 0); !status.ok()) return status;
+  const bool on_device = !attached_.device_uuid().empty();
+  if (absl::Status status = AwaitMemory(on_device ? 1 : 0, 0); !status.ok()) return status;
   statistics_ = memory_->statistics();
   plans_ = memory_->plans();
 
-  std::transform(ticket.begin(), ticket.end(), statistics_.begin() + KVS_SELF_TEST_OFFSET,
-                 [](uint8_t byte) { return static_cast<std::byte>(byte ^ kSelfTestPattern); });
+  const std::span<std::byte> pattern = statistics_.subspan(KVS_SELF_TEST_OFFSET, ticket.size());
+  std::ranges::transform(ticket, pattern.begin(),
+                         [](uint8_t byte) { return static_cast<std::byte>(byte ^ kSelfTestPattern); });
+  if (on_device) {
+    if (absl::Status status = memory_->Write({memory_->Block(0), pattern}); !status.ok()) return status;
+  }
   hold_ = std::make_unique<HoldStream>(*stub_, key_, options_.on_draining,
                                        [this](const absl::Status& status) { End(status); });
   return hold_->AwaitLive(After(options_));
 }
 
 absl::Status Lease::CheckAttached() const {
-  if (attached_.export_method() != "memfd") {
-    return absl::FailedPreconditionError(absl::StrCat("the sidecar shares memory by ", attached_.export_method(),
-                                                      ", this client by memfd only: use a sidecar on the host device"));
+  const std::string& method = attached_.export_method();
+  if (method != (attached_.device_uuid().empty() ? kHostExport : kCudaExport)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the sidecar shares memory by ", method, attached_.device_uuid().empty() ? "" : " on device ",
+                     attached_.device_uuid(), ", this client by ", kHostExport, " or, on a device, ", kCudaExport,
+                     ": use versions of both that fit"));
   }
   const ModelGeometry& geometry = options_.geometry;
   const uint64_t block_bytes = 2 * uint64_t{KVS_BLOCK_TOKENS} * geometry.head_dim * ElementBytes(geometry.dtype);

@@ -1,76 +1,38 @@
 #include "client/cpp/lease_memory.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/received_object.h"
 #include "kvsteward/shm.h"
 
 namespace kvsteward {
-namespace {
-
-std::string Describe(const ReceivedObject& object) {
-  static constexpr const char* kNames[] = {"object", "extent", "table chunk", "statistics region", "plan region"};
-  const char* name = object.kind <= KVS_PLANS ? kNames[object.kind] : kNames[0];
-  return absl::StrCat("the sidecar's ", name, " ", object.index);
-}
-
-absl::Status Wrong(const ReceivedObject& object, const std::string& why) {
-  return absl::InternalError(absl::StrCat(Describe(object), " ", why));
-}
-
-// A file that is as large as announced and stays so: reading it cannot fault.
-absl::Status CheckFile(const ReceivedObject& object) {
-  struct stat file {};
-  if (fstat(object.fd.get(), &file) != 0) return Wrong(object, absl::StrCat("cannot be read: ", std::strerror(errno)));
-  if (object.bytes == 0 || file.st_size < 0 || static_cast<uint64_t>(file.st_size) != object.bytes) {
-    return Wrong(object, absl::StrCat("is announced with ", object.bytes, " bytes but has ", file.st_size));
-  }
-  const int seals = fcntl(object.fd.get(), F_GET_SEALS);
-  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return Wrong(object, "is not sealed against shrinking");
-  return absl::OkStatus();
-}
-
-absl::Status MapFailed(const ReceivedObject& object) {
-  return absl::ResourceExhaustedError(absl::StrCat(Describe(object), " cannot be mapped: ", std::strerror(errno)));
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<LeaseMemory>> LeaseMemory::Reserve(const LeaseLayout& layout) {
-  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  // Blocks are numbered through all extents, so extents must lie one behind the other on page boundaries.
+  // Blocks are numbered through all extents, so extents must lie one behind the other.
   if (layout.block_bytes == 0 || layout.blocks_per_extent == 0 || layout.extent_bytes > kAddressSpaceBytes ||
       layout.blocks_per_extent > kAddressSpaceBytes / layout.block_bytes ||
-      layout.blocks_per_extent * layout.block_bytes != layout.extent_bytes || layout.extent_bytes % page != 0) {
+      layout.blocks_per_extent * layout.block_bytes != layout.extent_bytes) {
     return absl::InternalError(absl::StrCat("the sidecar's extents of ", layout.extent_bytes,
                                             " bytes do not consist of ", layout.blocks_per_extent, " blocks of ",
-                                            layout.block_bytes, " bytes in whole pages"));
+                                            layout.block_bytes, " bytes"));
   }
-  void* space = mmap(nullptr, kAddressSpaceBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (space == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot set aside ", kAddressSpaceBytes,
-                                                     " bytes of address space for the lease's extents (",
-                                                     std::strerror(errno), "): raise the worker's `ulimit -v`"));
-  }
-  std::unique_ptr<LeaseMemory> memory(new LeaseMemory(layout));
-  memory->space_ = Mapping(space, kAddressSpaceBytes);
-  madvise(space, kAddressSpaceBytes, MADV_DONTFORK);
-  return memory;
+  const uint64_t bytes = kAddressSpaceBytes / layout.extent_bytes * layout.extent_bytes;
+  absl::StatusOr<std::unique_ptr<Extents>> space =
+      layout.device_uuid.empty() ? ReserveHostExtents(bytes, layout.extent_bytes)
+                                 : ReserveCudaExtents(layout.device_uuid, bytes, layout.extent_bytes);
+  if (!space.ok()) return space.status();
+  return std::unique_ptr<LeaseMemory>(new LeaseMemory(layout, *std::move(space)));
 }
 
 absl::Status LeaseMemory::Map(ReceivedObject object) {
   if (object.kind < KVS_EXTENT || object.kind > KVS_PLANS) {
     return Wrong(object, absl::StrCat("is of the unknown kind ", object.kind));
   }
-  if (absl::Status status = CheckFile(object); !status.ok()) return status;
   MutexLock lock(mutex_);
   absl::Status status = object.kind == KVS_EXTENT ? MapExtent(object) : MapRegion(object);
   changed_.NotifyAll();
@@ -84,11 +46,9 @@ absl::Status LeaseMemory::MapExtent(const ReceivedObject& object) {
   if (object.index >= kAddressSpaceBytes / layout_.extent_bytes) {
     return Wrong(object, "lies beyond the address space that a lease can use");
   }
-  if (!extents_.insert(object.index).second) return Wrong(object, "came twice");
-  std::byte* address = space_.data() + object.index * layout_.extent_bytes;
-  void* mapped = mmap(address, object.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, object.fd.get(), 0);
-  if (mapped == MAP_FAILED) return MapFailed(object);
-  madvise(mapped, object.bytes, MADV_DONTFORK);
+  if (extents_.contains(object.index)) return Wrong(object, "came twice");
+  if (absl::Status status = space_->Map(object, object.index * layout_.extent_bytes); !status.ok()) return status;
+  extents_.insert(object.index);
   uint64_t blocks = blocks_.load(std::memory_order_relaxed);
   while (extents_.contains(static_cast<uint32_t>(blocks / layout_.blocks_per_extent))) {
     blocks += layout_.blocks_per_extent;
@@ -98,6 +58,7 @@ absl::Status LeaseMemory::MapExtent(const ReceivedObject& object) {
 }
 
 absl::Status LeaseMemory::MapRegion(const ReceivedObject& object) {
+  if (absl::Status status = CheckFile(object); !status.ok()) return status;
   const bool writable = object.kind == KVS_STATISTICS;
   if (object.kind != KVS_TABLES) {
     const uint64_t due = writable ? layout_.statistics_bytes : layout_.plan_bytes;

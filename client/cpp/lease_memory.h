@@ -11,12 +11,15 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
 #include "base/unique_fd.h"
 #include "client/cpp/connection.h"
+#include "client/cpp/extents.h"
 
 namespace kvsteward {
 
@@ -26,7 +29,8 @@ struct LeaseLayout {
   uint64_t blocks_per_extent = 0;
   uint64_t extent_bytes = 0;
   uint64_t statistics_bytes = 0;
-  uint64_t plan_bytes = 0;  // 0: there is no plan region
+  uint64_t plan_bytes = 0;       // 0: there is no plan region
+  std::string device_uuid = {};  // the CUDA device on which extents lie; empty: the host
 };
 
 class LeaseMemory {
@@ -39,7 +43,7 @@ class LeaseMemory {
 #endif
 
   // INTERNAL if the layout contradicts itself; RESOURCE_EXHAUSTED if the process's address space is limited (ulimit
-  // -v).
+  // -v); FAILED_PRECONDITION or NOT_FOUND if this process cannot use the layout's device.
   static absl::StatusOr<std::unique_ptr<LeaseMemory>> Reserve(const LeaseLayout& layout);
 
   // INTERNAL, naming the object, for anything that is not what the layout and kvsteward/shm.h say.
@@ -51,10 +55,12 @@ class LeaseMemory {
   // said.
   absl::Status Await(uint32_t extents, uint32_t table_chunks, Deadline deadline);
 
-  // nullptr beyond the mapped extents.
+  // An address of the layout's device. nullptr beyond the mapped extents.
   std::byte* Block(uint32_t block) const {
-    return block < blocks_.load(std::memory_order_acquire) ? space_.data() + block * layout_.block_bytes : nullptr;
+    return block < blocks_.load(std::memory_order_acquire) ? space_->data() + block * layout_.block_bytes : nullptr;
   }
+  // Copies from the host into blocks; done on return. REQUIRES: they are mapped.
+  absl::Status Write(const Piece& piece) const { return space_->Write(piece); }
   // REQUIRES of all three: Await has said so.
   std::span<const std::byte> TableChunk(uint32_t index) const;
   std::span<std::byte> statistics() const;
@@ -63,14 +69,14 @@ class LeaseMemory {
   const LeaseLayout& layout() const { return layout_; }
 
  private:
-  explicit LeaseMemory(const LeaseLayout& layout) : layout_(layout) {}
+  LeaseMemory(const LeaseLayout& layout, std::unique_ptr<Extents> space) : layout_(layout), space_(std::move(space)) {}
   absl::Status MapExtent(const ReceivedObject& object) KVS_REQUIRES(mutex_);
   absl::Status MapRegion(const ReceivedObject& object) KVS_REQUIRES(mutex_);
   bool Have(uint32_t extents, uint32_t table_chunks) const KVS_REQUIRES(mutex_);
 
   const LeaseLayout layout_;
-  Mapping space_;                    // kAddressSpaceBytes; extents are mapped into it
-  std::atomic<uint64_t> blocks_{0};  // of the extents from 0 on without a gap
+  const std::unique_ptr<Extents> space_;  // of kAddressSpaceBytes or a little less
+  std::atomic<uint64_t> blocks_{0};       // of the extents from 0 on without a gap
 
   mutable Mutex mutex_;
   CondVar changed_;

@@ -116,6 +116,10 @@ std::byte* Sequence::Value(uint32_t unit, uint32_t slot) const {
   return key == nullptr ? nullptr : key + impl_->lease->memory().layout().block_bytes / 2;
 }
 
+absl::Status Sequence::Write(std::byte* to, std::span<const std::byte> from) const {
+  return impl_->lease->memory().Write({to, from});
+}
+
 std::span<const uint32_t> Sequence::Row(uint32_t unit) const { return impl_->Row(unit); }
 
 std::byte* Sequence::Block(uint32_t block) const { return impl_->lease->memory().Block(block); }

@@ -1,4 +1,5 @@
-// Attach: names the geometry of a lease, creates its regions and makes its key known.
+// Attach: names the geometry of a lease, creates its regions (and its first extent, if the self-test
+// needs one) and makes its key known.
 #include <algorithm>
 #include <utility>
 
@@ -50,15 +51,22 @@ void Core::State::On(const AttachAsked& event) {
                                " leases of this tenant are taken; end one or raise limits.leases"));
   }
   if (keys.contains(event.new_key)) return Refuse(event.call, Code::kAborted, "the key is taken; call Attach again");
-  const uint64_t needed = *statistics + *plans;
+  std::vector<Object> wanted = {{0, ObjectKind::kStatistics, 0, *statistics, 0}};
+  if (*plans > 0) wanted.push_back({0, ObjectKind::kPlans, 0, *plans, 0});
+  if (config.extent_at_attach) {
+    wanted.push_back({0, ObjectKind::kExtent, 0, layout->extent_bytes, layout->private_bytes});
+  }
+  const uint64_t extent = config.extent_at_attach ? layout->charged_bytes() : 0;  // below 2^63, regions below 2^39
+  const uint64_t needed = *statistics + *plans + extent;
   const uint64_t room = arena.Room(lease.account);
   if (needed > room) {
     return Refuse(
         event.call,
-        Outcome{Code::kResourceExhausted,
-                absl::StrCat("the lease's regions need ", needed, " bytes and ", room,
-                             " are free for this tenant; ask for fewer window slots, input_bytes or plan_bytes"),
-                Shortage{needed, room, 0, 0}});
+        Outcome{
+            Code::kResourceExhausted,
+            absl::StrCat("the lease's regions ", extent > 0 ? "and first extent " : "", "need ", needed, " bytes and ",
+                         room, " are free for this tenant; ask for fewer window slots, input_bytes or plan_bytes"),
+            Shortage{needed, room, 0, 0}});
   }
 
   lease.attach_begun = true;
@@ -71,9 +79,7 @@ void Core::State::On(const AttachAsked& event) {
   lease.attach_calls.push_back(event.call);
   keys.emplace(event.new_key, lease.id);
   Park(event.call, {CallKind::kAttach, lease.id, 0});
-  std::vector<Object> regions = {{0, ObjectKind::kStatistics, 0, *statistics, 0}};
-  if (*plans > 0) regions.push_back({0, ObjectKind::kPlans, 0, *plans, 0});
-  Grow(lease, 0, regions);
+  Grow(lease, 0, wanted);
 }
 
 void Core::State::RepeatAttach(Lease& lease, const AttachAsked& event) {

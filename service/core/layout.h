@@ -15,7 +15,7 @@ inline constexpr uint64_t kPlaceBytes = 64;
 
 // An extent of a lease.
 struct Layout {
-  uint64_t extent_bytes = 0;   // whole blocks and whole pages
+  uint64_t extent_bytes = 0;   // whole blocks and whole granules
   uint64_t private_bytes = 0;  // position, norm and running score of each of its tokens
   uint32_t blocks_per_extent = 0;
 

@@ -100,7 +100,7 @@ void Core::State::On(const SelfTested& event) {
   lease.test_failed = true;
   if (lease.hold != 0) {
     Refuse(std::exchange(lease.hold, 0), Code::kFailedPrecondition,
-           "the self-test pattern in the statistics region is not the ticket xor 0x5a; write it before Hold");
+           "the self-test pattern, the ticket xor 0x5a, is not where kvsteward/shm.h says; write it before Hold");
   }
   Emit(CloseSocket{lease.socket, "the self-test failed"});
 }

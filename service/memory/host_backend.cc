@@ -52,6 +52,12 @@ uint64_t MachineAvailable() {
 // more than there is would wake the OOM killer instead of failing.
 uint64_t AvailableBytes() { return std::min(MachineAvailable(), CgroupMemoryRoom()); }
 
+// Covers a place in a caller's range with nothing. Unmapping it would leave a hole, in which another thread's mapping
+// could come to lie.
+void Uncover(std::span<std::byte> place) {
+  mmap(place.data(), place.size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 class HostObject : public MemoryObject {
  public:
   HostObject(UniqueFd fd, std::byte* data, size_t bytes, bool placed)
@@ -63,8 +69,7 @@ class HostObject : public MemoryObject {
     // wants: those small objects stay with whoever keeps them mapped.
     fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes_.size()));
     if (placed_) {
-      // Covering it leaves no hole in the caller's range, where another thread's mapping could come to lie.
-      mmap(bytes_.data(), bytes_.size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+      Uncover(bytes_);
     } else {
       munmap(bytes_.data(), bytes_.size());
     }
@@ -79,12 +84,70 @@ class HostObject : public MemoryObject {
   bool placed_;
 };
 
-class HostBackend : public Backend {
+// Anonymous memory at its place in a range.
+class PrivateObject : public MemoryObject {
+ public:
+  explicit PrivateObject(std::span<std::byte> bytes) : bytes_(bytes) {}
+  ~PrivateObject() override { Uncover(bytes_); }
+
+  std::span<std::byte> bytes() const override { return bytes_; }
+  int descriptor() const override { return -1; }
+
+ private:
+  std::span<std::byte> bytes_;
+};
+
+class HostRange : public AddressRange {
+ public:
+  explicit HostRange(Mapping addresses) : addresses_(std::move(addresses)) {}
+
+  std::byte* data() const override { return addresses_.data(); }
+  absl::Status Store(std::span<const Piece> pieces) const override {
+    for (const Piece& piece : pieces) std::memcpy(piece.to, piece.from.data(), piece.from.size());
+    return absl::OkStatus();
+  }
+  absl::Status Load(const std::byte* from, std::span<std::byte> to) const override {
+    std::memcpy(to.data(), from, to.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  Mapping addresses_;
+};
+
+class HostBackend : public ExtentBackend {
  public:
   std::string_view name() const override { return "memfd"; }
+  uint64_t granularity() const override { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+  absl::StatusOr<uint64_t> FreeBytes() const override { return std::numeric_limits<uint64_t>::max(); }
+
+  absl::StatusOr<std::unique_ptr<AddressRange>> Reserve(uint64_t bytes) override {
+    void* data = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) {
+      return absl::ResourceExhaustedError("reserving " + std::to_string(bytes) +
+                                          " bytes of address space for a lease failed: " + std::strerror(errno));
+    }
+    madvise(data, bytes, MADV_DONTFORK);
+    return std::make_unique<HostRange>(Mapping(data, bytes));
+  }
+
+  absl::StatusOr<std::unique_ptr<MemoryObject>> CreatePrivate(uint64_t bytes, std::byte* at,
+                                                              Presence presence) override {
+    if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
+      return absl::ResourceExhaustedError("opening " + std::to_string(bytes) +
+                                          " bytes of an extent's side array failed: " + std::strerror(errno));
+    }
+    auto object = std::make_unique<PrivateObject>(std::span(at, bytes));
+    // Old kernels do not know the advice.
+    if (presence == Presence::kNow && madvise(at, bytes, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
+      return absl::ResourceExhaustedError("the machine has no memory for an extent's side array of " +
+                                          std::to_string(bytes) + " bytes: " + std::strerror(errno));
+    }
+    return object;
+  }
 
   absl::StatusOr<std::unique_ptr<MemoryObject>> Create(uint64_t bytes, Writers writers, std::byte* at) override {
-    if (bytes == 0 || bytes % static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) != 0) {
+    if (bytes == 0 || bytes % granularity() != 0) {
       return absl::InvalidArgumentError("a memory object of " + std::to_string(bytes) +
                                         " bytes is no positive multiple of the page size");
     }
@@ -115,6 +178,6 @@ class HostBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> NewHostBackend() { return std::make_unique<HostBackend>(); }
+std::unique_ptr<ExtentBackend> NewHostBackend() { return std::make_unique<HostBackend>(); }
 
 }  // namespace kvsteward::memory

@@ -1,4 +1,4 @@
-// The host's memory backend: sealed memfds.
+// The host's memory backend, for regions and for extents: sealed memfds.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,6 @@
 
 namespace kvsteward::memory {
 
-std::unique_ptr<Backend> NewHostBackend();
+std::unique_ptr<ExtentBackend> NewHostBackend();
 
 }  // namespace kvsteward::memory

@@ -1,6 +1,7 @@
 // One lease's memory as the daemon has it mapped: extents one behind the other in one reserved range, so that block b
 // lies at base + b * block_bytes however the pool grows; the extents' side arrays, private to the daemon; and the
-// regions. Thread-safe; Add and Remove come from one thread, memory's.
+// regions. Extents and side arrays may lie on a device: then their addresses are that device's, and the host follows
+// none of them. Thread-safe; Add... and Remove come from one thread, memory's.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +13,11 @@
 
 #include "absl/status/status.h"
 #include "base/mutex.h"
-#include "base/unique_fd.h"
 #include "kvsteward/engine/paged.h"
 #include "service/core/types.h"
 #include "service/memory/backend.h"
 #include "service/memory/lease_spec.h"
+#include "service/memory/side_array.h"
 
 namespace kvsteward::memory {
 
@@ -27,10 +28,12 @@ class LeasePool {
 
   const core::LeaseSpec& spec() const { return *spec_; }
 
-  // Creates an object and maps it: an extent at its place, with its side arrays; a region anywhere, with its header
-  // written. RESOURCE_EXHAUSTED if the machine has no more; then nothing is left behind.
-  // REQUIRES: no object of this kind and index is here; extents are whole blocks and pages and all of one size.
-  absl::Status Add(Backend& backend, const core::Object& object);
+  // Creates an extent at its place, with its side arrays. RESOURCE_EXHAUSTED if the machine has no more; then nothing
+  // is left behind. REQUIRES: it is not here; extents are whole blocks and granules and all of one size; always the
+  // same backend, which lives as long as extents are added and removed.
+  absl::Status AddExtent(ExtentBackend& backend, const core::Object& object);
+  // The same for a region, which lies anywhere, with its header written.
+  absl::Status AddRegion(Backend& backend, const core::Object& object);
   // Gives an object's memory back. REQUIRES: it is here, and nobody uses its bytes.
   void Remove(core::ObjectKind kind, uint32_t index);
   bool empty() const;
@@ -40,34 +43,39 @@ class LeasePool {
   // The object's bytes, empty if it is not here; and its descriptor, or -1. Both hold until Remove.
   std::span<std::byte> Bytes(core::ObjectKind kind, uint32_t index) const;
   int Descriptor(core::ObjectKind kind, uint32_t index) const;
+  // Where a device finds a region's bytes, until Remove. Null: no device writes there, the host does.
+  std::byte* DeviceAddress(core::ObjectKind kind, uint32_t index) const;
 
+  // Copies what lies `offset` bytes behind the first extent's beginning. REQUIRES: in extents that are here.
+  absl::Status LoadBlocks(uint64_t offset, std::span<std::byte> to) const;
   // Writes the positions of imported residents, all units' one after the other: the first `kept` of each.
-  // REQUIRES: `positions` holds their sum, the units' rows hold `kept` tokens and lie in extents that are here.
-  void StorePositions(const std::vector<core::Unit>& units, std::span<const int32_t> positions) const;
+  // REQUIRES: `positions` holds their sum, the units' rows hold `kept` tokens and lie in extents that are here. An
+  // error means that the device is lost, here as above.
+  absl::Status StorePositions(const std::vector<core::Unit>& units, std::span<const int32_t> positions) const;
 
  private:
   using Key = std::pair<core::ObjectKind, uint32_t>;
 
-  // Reserves address space for every extent that the arena could hold.
-  absl::Status ReserveRanges(uint64_t extent_bytes) KVS_REQUIRES(mutex_);
-  // Makes the side arrays of an extent's blocks accessible and, but for running scores, which few leases use, their
-  // memory present; gives that memory back.
-  absl::Status AddSideArrays(uint32_t index) KVS_REQUIRES(mutex_);
-  void DropSideArrays(uint32_t index) KVS_REQUIRES(mutex_);
-  // Bytes of one side array that belong to one extent.
-  uint64_t SideBytes() const KVS_REQUIRES(mutex_);
+  // Address ranges for every extent that the arena could hold, made with the first one.
+  struct Extents {
+    uint64_t bytes = 0;  // of each
+    uint64_t most = 0;
+    std::unique_ptr<AddressRange> blocks;
+    std::unique_ptr<SideArray> positions;
+    std::unique_ptr<SideArray> norms;
+    std::unique_ptr<SideArray> running;
+  };
+
+  absl::StatusOr<std::unique_ptr<Extents>> ReserveRanges(ExtentBackend& backend, uint64_t extent_bytes) const;
+  const Extents* extents() const;
 
   const core::LeaseId lease_;
   const std::shared_ptr<const core::LeaseSpec> spec_;
   const uint64_t arena_bytes_;
 
   mutable Mutex mutex_;
-  uint64_t extent_bytes_ KVS_GUARDED_BY(mutex_) = 0;  // 0 until there is an extent
-  uint32_t max_extents_ KVS_GUARDED_BY(mutex_) = 0;
-  Mapping blocks_ KVS_GUARDED_BY(mutex_);
-  Mapping positions_ KVS_GUARDED_BY(mutex_);
-  Mapping norms_ KVS_GUARDED_BY(mutex_);
-  Mapping running_ KVS_GUARDED_BY(mutex_);
+  // Null until there is an extent; what it points to is memory's thread's to change, and addresses never do.
+  std::unique_ptr<Extents> extents_ KVS_GUARDED_BY(mutex_);
   // Declared behind the ranges: extents must end before the range in which they lie.
   std::map<Key, std::unique_ptr<MemoryObject>> objects_ KVS_GUARDED_BY(mutex_);
 };

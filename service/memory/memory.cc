@@ -1,11 +1,17 @@
 #include "service/memory/memory.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "service/memory/outcome.h"
 
 namespace kvsteward::memory {
 namespace {
+
+constexpr std::chrono::seconds kBetweenLooks{1};
+
+// What the arena counts for an object.
+uint64_t CountedBytes(const core::Object& object) { return object.bytes + object.private_bytes; }
 
 // REQUIRES: the queue is not empty.
 template <class Item>
@@ -17,8 +23,8 @@ Item Pop(std::deque<Item>& queue) {
 
 }  // namespace
 
-Memory::Memory(std::unique_ptr<Backend> backend, uint64_t arena_bytes)
-    : backend_(std::move(backend)), arena_bytes_(arena_bytes) {}
+Memory::Memory(std::unique_ptr<Backend> regions, std::unique_ptr<ExtentBackend> extents, uint64_t arena_bytes)
+    : regions_(std::move(regions)), extents_(std::move(extents)), arena_bytes_(arena_bytes) {}
 
 Memory::~Memory() { Stop(); }
 
@@ -74,8 +80,16 @@ std::shared_ptr<LeasePool> Memory::Find(core::LeaseId lease) const {
 
 std::optional<Memory::Task> Memory::Next() {
   MutexLock lock(mutex_);
-  while (dropped_.empty() && destroys_.empty() && creates_.empty() && !stopping_) changed_.Wait(mutex_);
+  const auto nothing_to_do = [this]() KVS_REQUIRES(mutex_) {
+    return dropped_.empty() && destroys_.empty() && creates_.empty() && !stopping_;
+  };
+  if (quarantined_.empty()) {
+    while (nothing_to_do()) changed_.Wait(mutex_);
+  } else {
+    while (nothing_to_do() && std::chrono::steady_clock::now() < next_look_) changed_.WaitUntil(mutex_, next_look_);
+  }
   if (stopping_) return std::nullopt;
+  if (!quarantined_.empty() && std::chrono::steady_clock::now() >= next_look_) return LookForFree{};
   if (!dropped_.empty()) return Pop(dropped_);
   if (!destroys_.empty()) return Pop(destroys_);
   auto next = creates_.upper_bound(served_);
@@ -91,9 +105,11 @@ void Memory::Run() {
     if (const auto* create = std::get_if<core::CreateObject>(&*next)) {
       on_event_(DoCreate(*create));
     } else if (const auto* destroy = std::get_if<core::DestroyObject>(&*next)) {
-      on_event_(DoDestroy(*destroy));
+      DoDestroy(*destroy);
+    } else if (const auto* dropped = std::get_if<core::ObjectReady>(&*next)) {
+      on_event_(*dropped);
     } else {
-      on_event_(std::get<core::ObjectReady>(*next));
+      DoLookForFree();
     }
   }
 }
@@ -101,27 +117,48 @@ void Memory::Run() {
 core::ObjectReady Memory::DoCreate(const core::CreateObject& effect) {
   std::shared_ptr<LeasePool> pool = Find(effect.lease);
   if (pool == nullptr) pool = std::make_shared<LeasePool>(effect.lease, effect.spec, arena_bytes_);
-  const absl::Status status = pool->Add(*backend_, effect.object);
+  const absl::Status status = effect.object.kind == core::ObjectKind::kExtent
+                                  ? pool->AddExtent(*extents_, effect.object)
+                                  : pool->AddRegion(*regions_, effect.object);
   if (status.ok()) {
     objects_[effect.object.id] = effect.object;
+    owned_bytes_ += CountedBytes(effect.object);
     MutexLock lock(mutex_);
     pools_[effect.lease] = std::move(pool);
   }
   return {.object = effect.object.id, .outcome = ToOutcome(status)};
 }
 
-core::ObjectDestroyed Memory::DoDestroy(const core::DestroyObject& effect) {
+void Memory::DoDestroy(const core::DestroyObject& effect) {
   const auto found = objects_.find(effect.object);
-  if (found != objects_.end()) {
-    std::shared_ptr<LeasePool> pool = Find(effect.lease);
-    pool->Remove(found->second.kind, found->second.index);
-    objects_.erase(found);
-    if (pool->empty()) {
-      MutexLock lock(mutex_);
-      pools_.erase(effect.lease);
-    }
+  if (found == objects_.end()) return on_event_(core::ObjectDestroyed{.object = effect.object});
+  const core::Object object = found->second;
+  objects_.erase(found);
+  const std::shared_ptr<LeasePool> pool = Find(effect.lease);
+  pool->Remove(object.kind, object.index);
+  if (pool->empty()) {
+    MutexLock lock(mutex_);
+    pools_.erase(effect.lease);
   }
-  return {.object = effect.object};
+  if (object.kind == core::ObjectKind::kExtent) {
+    quarantined_.push_back({.object = effect.object, .bytes = CountedBytes(object)});
+    DoLookForFree();
+  } else {
+    owned_bytes_ -= CountedBytes(object);
+    on_event_(core::ObjectDestroyed{.object = effect.object});
+  }
+}
+
+void Memory::DoLookForFree() {
+  const absl::StatusOr<uint64_t> free = extents_->FreeBytes();
+  std::erase_if(quarantined_, [&](const Quarantined& each) {
+    const uint64_t in_no_object = arena_bytes_ - std::min(arena_bytes_, owned_bytes_);
+    if (!free.ok() || *free < in_no_object || *free - in_no_object < each.bytes) return false;
+    owned_bytes_ -= each.bytes;
+    on_event_(core::ObjectDestroyed{.object = each.object});
+    return true;
+  });
+  next_look_ = std::chrono::steady_clock::now() + kBetweenLooks;
 }
 
 }  // namespace kvsteward::memory

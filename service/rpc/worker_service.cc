@@ -55,6 +55,7 @@ grpc::ServerUnaryReactor* WorkerService::Attach(grpc::CallbackServerContext* con
     response->set_window_slot_bytes(spec->window_slot_bytes);
     response->set_plan_bytes(plans);
     response->set_inputs_offset(spec->inputs_offset());
+    response->set_device_uuid(identity_.device_uuid);
     spdlog::info("event=attached lease={} backend={} export_method={}", LeaseName(reply.lease), identity_.backend,
                  identity_.export_method);
   };

@@ -102,7 +102,7 @@ T Must(absl::StatusOr<T> value) {
 class Daemon {
  public:
   explicit Daemon(std::unique_ptr<SwitchableEngine> engine)
-      : engine_(engine.get()), memory_(memory::NewHostBackend(), kArena), device_(std::move(engine)) {
+      : engine_(engine.get()), memory_(memory::NewHostBackend(), memory::NewHostBackend(), kArena), device_(std::move(engine)) {
     std::string pattern = std::filesystem::temp_directory_path() / "kvsteward-bench-XXXXXX";
     directory_ = mkdtemp(pattern.data());
     core::Config config;

@@ -29,7 +29,7 @@ Daemon::Daemon(const DaemonConfig& config) {
   directory_ = pattern;
   std::ofstream yaml(directory_ + "/config.yaml");
   yaml << "listen: {address: \"" << address() << "\", admin: \"unix:" << directory_ << "/admin.sock\"}\n"
-       << "device: {threads: 2}\n"
+       << "device: {kind: host, threads: 2}\n"
        << "arena: {bytes: " << config.arena_bytes << ", extent_bytes: " << config.extent_bytes << "}\n"
        << "telemetry: {log_level: warn}\n"
        << "tenants:\n";

@@ -39,9 +39,10 @@ class LeaseRig {
     pool_ = std::make_shared<memory::LeasePool>(1, spec, extent);
     const auto backend = memory::NewHostBackend();
     const auto add = [&](core::ObjectKind kind, uint64_t bytes) {
-      EXPECT_TRUE(pool_->Add(*backend, {.id = 0, .kind = kind, .index = 0, .bytes = bytes, .private_bytes = 0}).ok());
+      const core::Object object{.id = 0, .kind = kind, .index = 0, .bytes = bytes, .private_bytes = 0};
+      EXPECT_TRUE(pool_->AddRegion(*backend, object).ok());
     };
-    add(core::ObjectKind::kExtent, extent);
+    EXPECT_TRUE(pool_->AddExtent(*backend, {.bytes = extent}).ok());
     add(core::ObjectKind::kTables, 8192);
     add(core::ObjectKind::kStatistics, 8192);
     add(core::ObjectKind::kPlans, 65536);

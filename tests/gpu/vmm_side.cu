@@ -23,9 +23,6 @@ namespace {
 
 using engine::cuda::Launch;
 using memory::CudaBackend;
-using memory::CudaDriver;
-using memory::DeviceContext;
-using memory::DeviceRange;
 
 constexpr unsigned kGrid = 528, kThreads = 256;
 
@@ -111,7 +108,7 @@ class Side {
       case Order::kOpen:
         return Open();
       case Order::kFree:
-        return backend_->device_free_bytes();
+        return backend_->FreeBytes();
       case Order::kCreate:
         return Timed(start, Create(command.value));
       case Order::kImport:
@@ -142,12 +139,12 @@ class Side {
   }
 
   absl::StatusOr<uint64_t> Open() {
-    absl::StatusOr<std::unique_ptr<CudaBackend>> backend = CudaBackend::Open("");
-    if (!backend.ok()) return backend.status();
-    backend_ = *std::move(backend);
-    absl::StatusOr<std::shared_ptr<const DeviceContext>> context = DeviceContext::Open(backend_->uuid());
+    absl::StatusOr<std::shared_ptr<const DeviceContext>> context = DeviceContext::Open("");
     if (!context.ok()) return context.status();
     context_ = *std::move(context);
+    absl::StatusOr<std::unique_ptr<CudaBackend>> backend = CudaBackend::Open(context_);
+    if (!backend.ok()) return backend.status();
+    backend_ = *std::move(backend);
     absl::Status status = FromRuntime(cudaSetDevice(context_->ordinal()));
     status.Update(FromRuntime(cudaMalloc(reinterpret_cast<void**>(&different_), sizeof(*different_))));
     if (!status.ok()) return status;
@@ -161,12 +158,13 @@ class Side {
 
   // In a reserved range of twice the size, at its second half.
   absl::Status Create(uint64_t bytes) {
-    absl::StatusOr<DeviceRange> range = backend_->Reserve(2 * bytes);
+    absl::StatusOr<std::unique_ptr<memory::AddressRange>> range = backend_->Reserve(2 * bytes);
     if (!range.ok()) return range.status();
+    std::byte* const half = (*range)->data() + bytes;
     absl::StatusOr<std::unique_ptr<memory::MemoryObject>> object =
-        backend_->Create(bytes, memory::Writers::kEveryone, range->data() + bytes);
+        backend_->Create(bytes, memory::Writers::kEveryone, half);
     if (!object.ok()) return object.status();
-    if ((*object)->bytes().data() != range->data() + bytes || (*object)->bytes().size() != bytes) {
+    if ((*object)->bytes().data() != half || (*object)->bytes().size() != bytes) {
       return absl::InternalError("the object lies elsewhere");
     }
     range_ = *std::move(range);
@@ -220,7 +218,7 @@ class Side {
   std::unique_ptr<CudaBackend> backend_;
   std::shared_ptr<const DeviceContext> context_;
   unsigned long long* different_ = nullptr;  // ends with the process
-  DeviceRange range_;
+  std::unique_ptr<memory::AddressRange> range_;
   std::unique_ptr<memory::MemoryObject> object_;  // lies in the range, so it ends before
   std::unique_ptr<Import> import_;
   uint64_t* words_ = nullptr;

@@ -28,16 +28,16 @@ core::Object Region(ObjectKind kind, uint32_t index, uint64_t bytes) {
 
 class LeasePoolTest : public testing::Test {
  protected:
-  std::unique_ptr<Backend> backend_ = NewHostBackend();
+  std::unique_ptr<ExtentBackend> backend_ = NewHostBackend();
   LeasePool pool_{77, std::make_shared<core::LeaseSpec>(core::LeaseSpec{.geometry = kGeometry}), 4 * kExtentBytes};
 };
 
 TEST_F(LeasePoolTest, BlocksOfAllExtentsLieInOneRange) {
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(0)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(0)).ok());
   const engine::PoolView first = pool_.View();
   EXPECT_EQ(first.block_bytes, kBlockBytes);
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(2)).ok());
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(1)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(2)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(1)).ok());
   const engine::PoolView view = pool_.View();
   EXPECT_EQ(view.data, first.data);
   EXPECT_EQ(view.positions, first.positions);
@@ -66,7 +66,7 @@ TEST_F(LeasePoolTest, BlocksOfAllExtentsLieInOneRange) {
 }
 
 TEST_F(LeasePoolTest, RunningScoresTakeMemoryOnlyWhereTheyAreWritten) {
-  for (uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(pool_.Add(*backend_, Extent(i)).ok());
+  for (uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(i)).ok());
   const engine::PoolView view = pool_.View();
   constexpr size_t kTokens = 2 * kBlocksPerExtent * 16;  // a page each
   EXPECT_EQ(PagesPresent(view.norms, kTokens * sizeof(float)), 2u);
@@ -78,18 +78,18 @@ TEST_F(LeasePoolTest, RunningScoresTakeMemoryOnlyWhereTheyAreWritten) {
 }
 
 TEST_F(LeasePoolTest, WhatDoesNotFitTheRangeIsRefused) {
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(0)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(0)).ok());
   const int before = OpenDescriptors();
-  EXPECT_EQ(pool_.Add(*backend_, Extent(4)).code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(pool_.Add(*backend_, Extent(1, 2 * kExtentBytes)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(pool_.AddExtent(*backend_, Extent(4)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(pool_.AddExtent(*backend_, Extent(1, 2 * kExtentBytes)).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(OpenDescriptors(), before);
-  EXPECT_TRUE(pool_.Add(*backend_, Extent(3)).ok());
+  EXPECT_TRUE(pool_.AddExtent(*backend_, Extent(3)).ok());
 }
 
 TEST_F(LeasePoolTest, RegionsBeginWithTheirHeaderAndOnlyStatisticsCanBeWrittenByAWorker) {
-  ASSERT_TRUE(pool_.Add(*backend_, Region(ObjectKind::kTables, 3, 8192)).ok());
-  ASSERT_TRUE(pool_.Add(*backend_, Region(ObjectKind::kStatistics, 0, 4096)).ok());
-  ASSERT_TRUE(pool_.Add(*backend_, Region(ObjectKind::kPlans, 0, 4096)).ok());
+  ASSERT_TRUE(pool_.AddRegion(*backend_, Region(ObjectKind::kTables, 3, 8192)).ok());
+  ASSERT_TRUE(pool_.AddRegion(*backend_, Region(ObjectKind::kStatistics, 0, 4096)).ok());
+  ASSERT_TRUE(pool_.AddRegion(*backend_, Region(ObjectKind::kPlans, 0, 4096)).ok());
   kvs_region_header header{};
   std::memcpy(&header, pool_.Bytes(ObjectKind::kTables, 3).data(), sizeof(header));
   EXPECT_EQ(header.magic, KVS_SHM_MAGIC);
@@ -111,7 +111,7 @@ TEST_F(LeasePoolTest, RegionsBeginWithTheirHeaderAndOnlyStatisticsCanBeWrittenBy
 TEST_F(LeasePoolTest, RemoveGivesBackAndLeavesTheOthersAlone) {
   EXPECT_TRUE(pool_.empty());
   const int before = OpenDescriptors();
-  for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(pool_.Add(*backend_, Extent(i)).ok());
+  for (uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(i)).ok());
   const engine::PoolView view = pool_.View();
   for (uint32_t i = 0; i < 3 * kBlocksPerExtent * 16; ++i) view.positions[i] = 5;
   *view.keys(0) = *view.keys(kBlocksPerExtent) = *view.keys(2 * kBlocksPerExtent) = std::byte{5};
@@ -121,7 +121,7 @@ TEST_F(LeasePoolTest, RemoveGivesBackAndLeavesTheOthersAlone) {
   EXPECT_EQ(*view.keys(0), std::byte{5});
   EXPECT_EQ(view.positions[kBlocksPerExtent * 16 - 1], 5);
   EXPECT_EQ(view.positions[2 * kBlocksPerExtent * 16], 5);
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(1)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(1)).ok());
   EXPECT_EQ(*view.keys(kBlocksPerExtent), std::byte{0});
   EXPECT_EQ(view.positions[kBlocksPerExtent * 16], 0);
   for (uint32_t i = 0; i < 3; ++i) pool_.Remove(ObjectKind::kExtent, i);
@@ -130,14 +130,14 @@ TEST_F(LeasePoolTest, RemoveGivesBackAndLeavesTheOthersAlone) {
 }
 
 TEST_F(LeasePoolTest, PositionsOfImportedResidentsFollowTheRows) {
-  ASSERT_TRUE(pool_.Add(*backend_, Extent(0)).ok());
+  ASSERT_TRUE(pool_.AddExtent(*backend_, Extent(0)).ok());
   std::vector<core::Unit> units(3);
   units[0] = {.row = {{10, 1}, {3, 2}}, .kept = 40, .base = 100};
   units[1] = {.row = {}, .kept = 0, .base = 100};
   units[2] = {.row = {{20, 4}}, .kept = 5, .base = 100};
   std::vector<int32_t> positions(45);
   for (int32_t i = 0; i < 45; ++i) positions[static_cast<size_t>(i)] = 2 * i + 1;
-  pool_.StorePositions(units, positions);
+  ASSERT_TRUE(pool_.StorePositions(units, positions).ok());
   const int32_t* const stored = pool_.View().positions;
   for (int32_t j = 0; j < 16; ++j) EXPECT_EQ(stored[10 * 16 + j], 2 * j + 1);
   for (int32_t j = 16; j < 40; ++j) EXPECT_EQ(stored[3 * 16 + j - 16], 2 * j + 1);

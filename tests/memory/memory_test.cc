@@ -26,7 +26,7 @@ class MemoryTest : public testing::Test {
  protected:
   MemoryTest() { memory_.Start(inbox_.Putter()); }
   EventInbox inbox_;
-  Memory memory_{NewHostBackend(), 64 << 20};
+  Memory memory_{NewHostBackend(), NewHostBackend(), 64 << 20};
 };
 
 TEST_F(MemoryTest, ObjectsComeAndGoWithTheirPool) {
@@ -75,7 +75,7 @@ TEST(Memory, DestroysGoFirstAndLeasesTakeTurns) {
   EventInbox inbox;
   Gate entered;
   Gate gate;
-  Memory memory(NewHostBackend(), 64 << 20);
+  Memory memory(NewHostBackend(), NewHostBackend(), 64 << 20);
   memory.Start([&](core::Event event) {
     inbox.Put(std::move(event));
     entered.Open();
@@ -100,7 +100,7 @@ TEST(Memory, DroppedCreatesFailAndMakeNothing) {
   EventInbox inbox;
   Gate entered;
   Gate gate;
-  Memory memory(NewHostBackend(), 64 << 20);
+  Memory memory(NewHostBackend(), NewHostBackend(), 64 << 20);
   memory.Start([&](core::Event event) {
     inbox.Put(std::move(event));
     entered.Open();

@@ -83,6 +83,7 @@ class AppTest : public ::testing::Test {
  protected:
   AppTest() {
     std::ofstream(config()) << "listen: {address: \"" << address() << "\", admin: \"" << admin() << "\"}\n"
+                            << "device: {kind: host}\n"
                             << "arena: {bytes: 32MiB, extent_bytes: 1MiB}\n"
                             << "limits: {drain_seconds: 20}\n"
                             << "tenants: [{name: t, fd_socket: " << dir_ / "t.sock"
@@ -142,12 +143,20 @@ TEST_F(AppTest, AnArenaAboveTheControlGroupsLimitIsOneLineAndStatusTwo) {
   constexpr uint64_t kLargest = 1ull << 50;
   if (limit >= kLargest)
     GTEST_SKIP() << "this machine's control group limits no memory: the refusal is NOT tested here";
-  std::ofstream(config()) << "arena: {bytes: 1024TiB}\n";
+  std::ofstream(config()) << "device: {kind: host}\narena: {bytes: 1024TiB}\n";
   const Ended ended = RunProgram({"serve", "--config", config()});
   EXPECT_EQ(ended.status, 2);
   EXPECT_EQ(ended.output, "kvsteward: arena.bytes is " + std::to_string(kLargest) +
                               "; it must be at most what the memory control group allows, " + std::to_string(limit) +
                               "\n");
+}
+
+TEST_F(AppTest, ADeviceThatIsNotThereIsOneLineAndStatusTwo) {
+  std::ofstream(config()) << "device: {kind: auto, uuid: GPU-01234567-89ab-cdef-0123-456789abcdef}\n";
+  const Ended ended = RunProgram({"serve", "--config", config()});
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_THAT(ended.output, StartsWith("kvsteward: device.uuid is GPU-01234567-89ab-cdef-0123-456789abcdef: "));
+  EXPECT_EQ(ended.output.find('\n'), ended.output.size() - 1) << ended.output;
 }
 
 TEST_F(AppTest, NoDaemonIsStatusOne) {

@@ -40,7 +40,8 @@ constexpr char kAll[] = R"(listen:
   address: unix:/a/w.sock
   admin: unix:/a/a.sock
 device:
-  kind: host
+  kind: cuda
+  uuid: GPU-01234567-89ab-cdef-0123-456789abcdef
   threads: 3
 arena:
   bytes: 96MiB
@@ -135,7 +136,11 @@ TEST(ConfigTest, WhatIsWrongIsNamedWithItsLine) {
       {"arena: {compaction_reserve: 1}", "arena.compaction_reserve is \"1\"; it must be a fraction such as 0.01"},
       {"arena: {compaction_reserve: 0.0000001}", "arena.compaction_reserve is"},
       {"arena: {compaction_reserve: 0.0x1}", "arena.compaction_reserve is"},
-      {"device: {kind: cuda}", "device.kind is \"cuda\"; it must be host"},
+      {"device: {kind: gpu}", "device.kind is \"gpu\"; it must be auto or host or cuda"},
+      {"device: {uuid: GPU-1}", "device.uuid is \"GPU-1\"; it must be a UUID as `nvidia-smi -L` prints it"},
+      {"device: {uuid: gpu-00000000-1111-2222-3333-444444444444}", "device.uuid is"},
+      {"device: {kind: host, uuid: GPU-00000000-aAfF-2222-3333-444444444444}",
+       "device.uuid is \"GPU-00000000-aAfF-2222-3333-444444444444\" and device.kind is host; leave one of them out"},
       {"device: {threads: 257}", "device.threads is \"257\"; it must be a number from 0 to 256"},
       {"device: {threads: 1.5}", "device.threads is \"1.5\""},
       {"eviction: {default_policy: nothing}",

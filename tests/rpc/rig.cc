@@ -23,7 +23,7 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
 
 Rig::Rig(const RigOptions& options)
     : answers_(options.answers),
-      memory_(memory::NewHostBackend(), options.arena_bytes),
+      memory_(memory::NewHostBackend(), memory::NewHostBackend(), options.arena_bytes),
       device_(engine::NewHostEngine(2)),
       metrics_(kIdentity) {
   setenv("KVSTEWARD_CHECK", "1", 1);

@@ -115,7 +115,7 @@ class StewardTest : public testing::Test {
     return positions;
   }
 
-  memory::Memory memory_{memory::NewHostBackend(), kArenaBytes};
+  memory::Memory memory_{memory::NewHostBackend(), memory::NewHostBackend(), kArenaBytes};
   device::Device device_{engine::NewHostEngine(2)};
   FakeSocketPort port_;
   Gate drained_;

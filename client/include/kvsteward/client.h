@@ -6,6 +6,11 @@
 // until the Sequence is destroyed. A lease ends when the Client (or its Reattach) and all its Sequences have let go of
 // it.
 //
+// Where the sidecar's memory is a CUDA device's (Client::device() names it), Key, Value and Block give addresses of
+// that device, in its primary context: the host must not follow them. Windows, inputs, tables and plans are the host's
+// always. Before a call names a sequence, and before the last Sequence and the Client go, the worker waits for whatever
+// its own streams do with the memory: a lease ends by unmapping it.
+//
 // Errors are the sidecar's own, in its words; besides: INTERNAL, the sidecar broke the protocol; DEADLINE_EXCEEDED, a
 // call took longer than call_timeout. Then the sequences it named stay the sidecar's until a later call that names them
 // succeeds. No call is retried: every call states the wanted end and may be repeated.
@@ -147,6 +152,11 @@ class Sequence {
   std::span<const uint32_t> Row(uint32_t unit) const;
   std::byte* Block(uint32_t block) const;
 
+  // Copies from the host to where Key, Value or Block says, whatever memory that is; done on return. For what is not
+  // made there in the first place: a hand-off, a replay. UNAVAILABLE if the device is lost. REQUIRES: it ends within a
+  // block.
+  absl::Status Write(std::byte* to, std::span<const std::byte> from) const;
+
   // The worker has written keys and values of all tokens below `tokens` seen. No call is made; INVALID_ARGUMENT unless
   // written() <= tokens <= reserved(). Tokens that may be rolled back are best told of once they are settled.
   absl::Status Wrote(uint32_t tokens);
@@ -206,6 +216,8 @@ class Client {
   uint64_t block_bytes() const;
   std::string lease_name() const;
   std::string backend() const;
+  // The UUID of the CUDA device on which blocks lie, as nvidia-smi prints it; empty: they lie on the host.
+  std::string device() const;
 
  private:
   friend class Sequence;

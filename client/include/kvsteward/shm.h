@@ -7,12 +7,13 @@
  *   2. It calls Attach over gRPC with the ticket. Every memory object of the lease then arrives on the socket as one
  *      KVS_FD_OBJECT datagram with one descriptor, always before the reply that first needs it.
  *   3. It maps the objects (MADV_DONTFORK, close-on-exec), writes the self-test into the statistics region and
- *      opens Hold.
+ *      opens Hold. If Attach named a device, extent 0 has come, too, and its first 16 bytes must hold the self-test's.
  *   4. To end in order: unmap everything, send KVS_FD_DETACH, close. A process that just dies is as good.
  *
  * Objects
  *   extents     KV blocks, read and written by the worker. Extent i holds blocks [i * n, (i + 1) * n), n from Attach;
- *               mapped one behind the other, block b lies at base + b * block_bytes.
+ *               mapped one behind the other, block b lies at base + b * block_bytes. A file that cannot shrink; if Attach
+ *               named a device, an allocation of that device's memory instead, as its driver exports it.
  *   tables      rows of blocks, read-only to the worker; grows by further chunks.
  *   statistics  the self-test, window slots and the inputs area, written by the worker.
  *   plans       what the last eviction of a sequence kept, read-only to the worker.

@@ -2,23 +2,16 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string>
+#include <utility>
 
+#include "base/cuda/device_memory.h"
 #include "base/unique_fd.h"
 
 namespace kvsteward::memory {
 namespace {
-
-CUmemAllocationProp Properties(const DeviceContext& context, bool exported) {
-  CUmemAllocationProp properties{};
-  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  properties.location.id = context.ordinal();
-  properties.requestedHandleTypes = exported ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : CU_MEM_HANDLE_TYPE_NONE;
-  return properties;
-}
 
 // Filled step by step; its end takes back the steps that were done, in the opposite order.
 class CudaObject : public MemoryObject {
@@ -30,43 +23,29 @@ class CudaObject : public MemoryObject {
     const DeviceContext::Scope scope(*context_);
     // Emptied, so that a mapping which somebody kept holds nothing. The driver refuses if the device is lost; then the
     // process ends soon, and everything with it.
-    if (fd_) (void)Clear();
+    if (fd_) (void)ClearDeviceMemory(*context_, address_, size_);
     fd_.reset();
-    if (mapped_) driver_.cuMemUnmap(address_, size_);
+    if (mapped_) driver_.cuMemUnmap(reinterpret_cast<CUdeviceptr>(address_), size_);
     if (handle_ != 0) driver_.cuMemRelease(handle_);
-    if (reserved_) driver_.cuMemAddressFree(address_, size_);
   }
 
   // REQUIRES: called once, with the context current.
   absl::Status Make(bool exported, std::byte* at, uint64_t granularity) {
-    const CUmemAllocationProp properties = Properties(*context_, exported);
+    const CUmemAllocationProp properties = AllocationProperties(*context_, exported);
     if (absl::Status status = Check(driver_.cuMemCreate(&handle_, size_, &properties, 0), "cuMemCreate");
         !status.ok()) {
       handle_ = 0;
       return status;
     }
     if (at == nullptr) {
-      if (absl::Status status =
-              Check(driver_.cuMemAddressReserve(&address_, size_, granularity, 0, 0), "cuMemAddressReserve");
-          !status.ok()) {
-        return status;
-      }
-      reserved_ = true;
-    } else {
-      address_ = reinterpret_cast<CUdeviceptr>(at);
+      absl::StatusOr<DeviceRange> own = DeviceRange::Reserve(context_, size_, granularity);
+      if (!own.ok()) return own.status();
+      own_ = *std::move(own);
     }
-    if (absl::Status status = Check(driver_.cuMemMap(address_, size_, 0, handle_, 0), "cuMemMap"); !status.ok()) {
-      return status;
-    }
+    address_ = at == nullptr ? own_.data() : at;
+    if (absl::Status status = MapAllocation(*context_, handle_, address_, size_); !status.ok()) return status;
     mapped_ = true;
-    CUmemAccessDesc access{};
-    access.location = properties.location;
-    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    if (absl::Status status = Check(driver_.cuMemSetAccess(address_, size_, &access, 1), "cuMemSetAccess");
-        !status.ok()) {
-      return status;
-    }
-    if (absl::Status status = Clear(); !status.ok()) return status;
+    if (absl::Status status = ClearDeviceMemory(*context_, address_, size_); !status.ok()) return status;
     if (exported) {
       if (absl::Status status = Export(); !status.ok()) return status;
     }
@@ -76,26 +55,13 @@ class CudaObject : public MemoryObject {
     return Check(driver_.cuMemRelease(handle), "cuMemRelease");
   }
 
-  std::span<std::byte> bytes() const override { return {reinterpret_cast<std::byte*>(address_), size_}; }
+  std::span<std::byte> bytes() const override { return {address_, size_}; }
   int descriptor() const override { return fd_.get(); }
 
  private:
   absl::Status Check(CUresult result, const char* call) const {
     if (result == CUDA_SUCCESS) return absl::OkStatus();
     return driver_.ToStatus(result, std::string(call) + " for a memory object of " + std::to_string(size_) + " bytes");
-  }
-
-  // On a stream of its own: the default one would wait for others' work. The driver's memset does not wait by itself.
-  absl::Status Clear() {
-    CUstream stream = nullptr;
-    if (absl::Status status = Check(driver_.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
-        !status.ok()) {
-      return status;
-    }
-    absl::Status status = Check(driver_.cuMemsetD8Async(address_, 0, size_, stream), "cuMemsetD8Async");
-    status.Update(Check(driver_.cuStreamSynchronize(stream), "cuStreamSynchronize"));
-    status.Update(Check(driver_.cuStreamDestroy(stream), "cuStreamDestroy"));
-    return status;
   }
 
   absl::Status Export() {
@@ -118,50 +84,49 @@ class CudaObject : public MemoryObject {
   const CudaDriver& driver_;
   const uint64_t size_;
   CUmemGenericAllocationHandle handle_ = 0;
-  CUdeviceptr address_ = 0;
-  bool reserved_ = false;
+  DeviceRange own_;  // if it was to lie anywhere
+  std::byte* address_ = nullptr;
   bool mapped_ = false;
   UniqueFd fd_;
 };
 
+class CudaRange : public AddressRange {
+ public:
+  CudaRange(std::shared_ptr<const DeviceContext> context, DeviceRange addresses)
+      : context_(std::move(context)), addresses_(std::move(addresses)) {}
+
+  std::byte* data() const override { return addresses_.data(); }
+  absl::Status Store(std::span<const Piece> pieces) const override { return CopyToDevice(*context_, pieces); }
+  absl::Status Load(const std::byte* from, std::span<std::byte> to) const override {
+    return CopyFromDevice(*context_, from, to);
+  }
+
+ private:
+  const std::shared_ptr<const DeviceContext> context_;
+  const DeviceRange addresses_;
+};
+
 }  // namespace
 
-DeviceRange& DeviceRange::operator=(DeviceRange&& other) noexcept {
-  if (this != &other) {
-    reset();
-    context_ = std::move(other.context_);
-    data_ = std::exchange(other.data_, 0);
-    bytes_ = std::exchange(other.bytes_, 0);
-  }
-  return *this;
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(std::shared_ptr<const DeviceContext> context) {
+  const absl::StatusOr<uint64_t> granularity = DeviceGranularity(*context);
+  if (!granularity.ok()) return granularity.status();
+  return std::unique_ptr<CudaBackend>(new CudaBackend(std::move(context), *granularity));
 }
 
-void DeviceRange::reset() {
-  if (bytes_ == 0) return;
-  const DeviceContext::Scope scope(*context_);
-  context_->driver().cuMemAddressFree(data_, bytes_);
-  data_ = 0;
-  bytes_ = 0;
-}
-
-absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(std::string_view uuid) {
-  absl::StatusOr<std::shared_ptr<const DeviceContext>> context = DeviceContext::Open(uuid);
-  if (!context.ok()) return context.status();
-  const DeviceContext::Scope scope(**context);
-  if (!scope.status().ok()) return scope.status();
-  // Exported or not, the granules are the same size; the larger would do for both.
-  uint64_t granularity = 0;
-  for (const bool exported : {false, true}) {
-    const CUmemAllocationProp properties = Properties(**context, exported);
-    size_t bytes = 0;
-    const CUresult result =
-        (*context)->driver().cuMemGetAllocationGranularity(&bytes, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
-    if (absl::Status status = (*context)->driver().ToStatus(result, "cuMemGetAllocationGranularity"); !status.ok()) {
-      return status;
-    }
-    granularity = std::max<uint64_t>(granularity, bytes);
+absl::Status CudaBackend::CheckArena(uint64_t arena_bytes, uint64_t extent_bytes) const {
+  const std::string device = "CUDA device " + context_->uuid();
+  if (extent_bytes == 0 || extent_bytes % granularity_ != 0) {
+    return absl::InvalidArgumentError("arena.extent_bytes is " + std::to_string(extent_bytes) + "; on " + device +
+                                      " it must be a multiple of " + std::to_string(granularity_));
   }
-  return std::unique_ptr<CudaBackend>(new CudaBackend(*std::move(context), granularity));
+  const absl::StatusOr<uint64_t> free = FreeBytes();
+  if (!free.ok()) return free.status();
+  if (arena_bytes > *free) {
+    return absl::InvalidArgumentError("arena.bytes is " + std::to_string(arena_bytes) + "; it must be at most what " +
+                                      device + " has free, " + std::to_string(*free));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CudaBackend::CheckMultiple(std::string_view what, uint64_t bytes) const {
@@ -171,14 +136,11 @@ absl::Status CudaBackend::CheckMultiple(std::string_view what, uint64_t bytes) c
                                     std::to_string(granularity_));
 }
 
-absl::StatusOr<DeviceRange> CudaBackend::Reserve(uint64_t bytes) const {
+absl::StatusOr<std::unique_ptr<AddressRange>> CudaBackend::Reserve(uint64_t bytes) {
   if (absl::Status status = CheckMultiple("a range", bytes); !status.ok()) return status;
-  const DeviceContext::Scope scope(*context_);
-  if (!scope.status().ok()) return scope.status();
-  CUdeviceptr data = 0;
-  const CUresult result = context_->driver().cuMemAddressReserve(&data, bytes, granularity_, 0, 0);
-  if (absl::Status status = context_->driver().ToStatus(result, "cuMemAddressReserve"); !status.ok()) return status;
-  return DeviceRange(context_, data, bytes);
+  absl::StatusOr<DeviceRange> addresses = DeviceRange::Reserve(context_, bytes, granularity_);
+  if (!addresses.ok()) return addresses.status();
+  return std::make_unique<CudaRange>(context_, *std::move(addresses));
 }
 
 absl::StatusOr<std::unique_ptr<MemoryObject>> CudaBackend::CreateObject(uint64_t bytes, bool exported,
@@ -202,7 +164,7 @@ absl::StatusOr<std::unique_ptr<MemoryObject>> CudaBackend::Create(uint64_t bytes
   return CreateObject(bytes, true, at);
 }
 
-absl::StatusOr<std::unique_ptr<MemoryObject>> CudaBackend::CreatePrivate(uint64_t bytes, std::byte* at) {
+absl::StatusOr<std::unique_ptr<MemoryObject>> CudaBackend::CreatePrivate(uint64_t bytes, std::byte* at, Presence) {
   return CreateObject(bytes, false, at);
 }
 

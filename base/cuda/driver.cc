@@ -1,10 +1,10 @@
-#include "service/memory/cuda/driver.h"
+#include "base/cuda/driver.h"
 
 #include <dlfcn.h>
 
 #include <string>
 
-namespace kvsteward::memory {
+namespace kvsteward {
 namespace {
 
 // What cuda.h makes of a name, as text: "cuMemGetInfo_v2" for cuMemGetInfo.
@@ -76,4 +76,4 @@ absl::StatusOr<const CudaDriver*> LoadCudaDriver() {
   return driver;
 }
 
-}  // namespace kvsteward::memory
+}  // namespace kvsteward

@@ -18,10 +18,12 @@
   X(cuStreamCreate) X(cuStreamDestroy) X(cuStreamSynchronize)                                   \
   X(cuMemGetInfo) X(cuMemGetAllocationGranularity) X(cuMemAddressReserve) X(cuMemAddressFree)   \
   X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess) X(cuMemsetD8Async) \
-  X(cuMemExportToShareableHandle) X(cuMemImportFromShareableHandle)
+  X(cuMemExportToShareableHandle) X(cuMemImportFromShareableHandle)                             \
+  X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync)                                                     \
+  X(cuMemHostRegister) X(cuMemHostUnregister) X(cuMemHostGetDevicePointer)
 // clang-format on
 
-namespace kvsteward::memory {
+namespace kvsteward {
 
 // Thread-safe: functions are found once and never change.
 struct CudaDriver {
@@ -39,4 +41,4 @@ struct CudaDriver {
 // none, if it is too old, or if it finds no device. A process that forks must do so before.
 absl::StatusOr<const CudaDriver*> LoadCudaDriver();
 
-}  // namespace kvsteward::memory
+}  // namespace kvsteward

@@ -10,9 +10,9 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "service/memory/cuda/driver.h"
+#include "base/cuda/driver.h"
 
-namespace kvsteward::memory {
+namespace kvsteward {
 
 class DeviceContext {
  public:
@@ -57,4 +57,4 @@ class DeviceContext {
   CUcontext context_ = nullptr;
 };
 
-}  // namespace kvsteward::memory
+}  // namespace kvsteward

@@ -1,11 +1,11 @@
-#include "service/memory/cuda/device_context.h"
+#include "base/cuda/device_context.h"
 
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_join.h"
 
-namespace kvsteward::memory {
+namespace kvsteward {
 namespace {
 
 // As nvidia-smi writes it.
@@ -108,4 +108,4 @@ DeviceContext::Scope::~Scope() {
   if (status_.ok()) context_.driver_.cuCtxPopCurrent(&popped);
 }
 
-}  // namespace kvsteward::memory
+}  // namespace kvsteward
