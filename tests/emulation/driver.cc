@@ -36,9 +36,10 @@ struct Driver {
   std::atomic<bool> initialised = false;
   Mutex mutex;
   uint64_t next_handle KVS_GUARDED_BY(mutex) = 0x1000;
-  std::map<uint64_t, Object> objects KVS_GUARDED_BY(mutex);        // by handle
-  std::map<CUdeviceptr, uint64_t> ranges KVS_GUARDED_BY(mutex);    // reserved: bytes by address
-  std::map<CUdeviceptr, uint64_t> mappings KVS_GUARDED_BY(mutex);  // likewise, within ranges
+  std::map<uint64_t, Object> objects KVS_GUARDED_BY(mutex);          // by handle
+  std::map<CUdeviceptr, uint64_t> ranges KVS_GUARDED_BY(mutex);      // reserved: bytes by address
+  std::map<CUdeviceptr, uint64_t> mappings KVS_GUARDED_BY(mutex);    // likewise, within ranges
+  std::map<CUdeviceptr, uint64_t> registered KVS_GUARDED_BY(mutex);  // likewise, of the host's memory
 };
 
 Driver& Cuda() {  // outlives every caller
@@ -58,6 +59,12 @@ bool IsWithin(const std::map<CUdeviceptr, uint64_t>& entries, CUdeviceptr addres
   if (next == entries.begin()) return false;
   const auto& [begin, size] = *std::prev(next);
   return address - begin <= size && bytes <= size - (address - begin);
+}
+
+// Whether the device has memory everywhere there.
+bool IsMapped(CUdeviceptr address, uint64_t bytes) {
+  const MutexLock lock(Cuda().mutex);
+  return IsWithin(Cuda().mappings, address, bytes);
 }
 
 // Whether the entries from `address` on are `bytes` long together, without a gap.
@@ -123,6 +130,10 @@ constexpr Words kWords[] = {
     {CUDA_ERROR_INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED",
+     "part or all of the requested memory range is already mapped"},
+    {CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
+     "pointer does not correspond to a registered memory region"},
     {CUDA_ERROR_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
 };
 const Words* Find(CUresult result) {
@@ -234,6 +245,49 @@ KVS_EXPORT CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, si
   if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
   std::memset(At(address), value, bytes);
   return CUDA_SUCCESS;
+}
+
+// Within one allocation.
+KVS_EXPORT CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
+  if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
+  if (!IsMapped(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
+  std::memcpy(At(to), from, bytes);
+  return CUDA_SUCCESS;
+}
+
+KVS_EXPORT CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream) {
+  if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
+  if (!IsMapped(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
+  std::memcpy(to, At(from), bytes);
+  return CUDA_SUCCESS;
+}
+
+// ---- The host's memory: the device finds it where the host does
+// ------------------------------------------------------
+KVS_EXPORT CUresult cuMemHostRegister(void* data, size_t bytes, unsigned flags) {
+  if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
+  if (bytes == 0 || flags > (CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const auto address = reinterpret_cast<CUdeviceptr>(data);
+  const MutexLock lock(Cuda().mutex);
+  if (Overlaps(Cuda().registered, address, bytes)) return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+  Cuda().registered[address] = bytes;
+  return CUDA_SUCCESS;
+}
+
+KVS_EXPORT CUresult cuMemHostUnregister(void* data) {
+  if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
+  const MutexLock lock(Cuda().mutex);
+  const bool known = Cuda().registered.erase(reinterpret_cast<CUdeviceptr>(data)) == 1;
+  return known ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+}
+
+KVS_EXPORT CUresult cuMemHostGetDevicePointer(CUdeviceptr* address, void* data, unsigned flags) {
+  if (const CUresult result = CheckContext(); result != CUDA_SUCCESS) return result;
+  const MutexLock lock(Cuda().mutex);
+  *address = reinterpret_cast<CUdeviceptr>(data);
+  return flags == 0 && IsWithin(Cuda().registered, *address, 1) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 // ---- Memory

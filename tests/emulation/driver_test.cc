@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include "base/unique_fd.h"
-#include "service/memory/cuda/device_context.h"
-#include "service/memory/cuda/driver.h"
+#include "base/cuda/device_context.h"
+#include "base/cuda/driver.h"
 
 namespace kvsteward::memory {
 namespace {
