@@ -14,7 +14,6 @@ namespace {
 // Bounds that the arithmetic relies on, whatever the configuration says.
 Config Bounded(Config config) {
   config.page_bytes = std::clamp<uint64_t>(config.page_bytes, kPlaceBytes, uint64_t{1} << 40);
-  config.extent_granularity = std::clamp<uint64_t>(config.extent_granularity, config.page_bytes, uint64_t{1} << 40);
   config.compaction_reserve_ppm = std::clamp<int64_t>(config.compaction_reserve_ppm, 0, 999'999);
   return config;
 }

@@ -25,7 +25,7 @@ struct Config {
   uint64_t arena_bytes = 0;
   uint64_t extent_bytes = 64u << 20;      // rounded per lease to whole blocks and pages
   uint64_t page_bytes = 4096;             // granularity of memory objects,
-  uint64_t extent_granularity = 0;        // and that of extents, at least a page; 0: a page
+  uint64_t extent_granularity = 0;        // and that of extents: whole pages, or nothing more than a page
   bool extent_at_attach = false;          // a lease's first extent comes with its regions, for the self-test
   uint64_t table_chunk_bytes = 1u << 20;  // table regions grow by chunks of at least this
   int64_t compaction_reserve_ppm = 10'000;

@@ -1,5 +1,6 @@
 #include "service/core/layout.h"
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -18,9 +19,10 @@ constexpr uint64_t kPrivateBytesPerBlock = KVS_BLOCK_TOKENS * (sizeof(int32_t) +
 std::optional<Layout> LayoutFor(const Shape& shape, const Config& config) {
   if (shape.block_bytes == 0) return std::nullopt;
   // The least extent: as many bytes as are both whole blocks and whole granules.
-  const uint64_t step = shape.block_bytes / std::gcd(shape.block_bytes, config.extent_granularity);
+  const uint64_t granule = std::max(config.page_bytes, config.extent_granularity);
+  const uint64_t step = shape.block_bytes / std::gcd(shape.block_bytes, granule);
   uint64_t least = 0;
-  if (__builtin_mul_overflow(step, config.extent_granularity, &least) || least > kMostBytes) return std::nullopt;
+  if (__builtin_mul_overflow(step, granule, &least) || least > kMostBytes) return std::nullopt;
 
   Layout layout;
   layout.extent_bytes = config.extent_bytes < least ? least : config.extent_bytes / least * least;

@@ -33,6 +33,17 @@ TEST(Layout, CutsExtentsIntoWholeBlocksAndPages) {
   }
 }
 
+TEST(Layout, CutsExtentsIntoWholeGranulesWhereTheDeviceHasSome) {
+  Config config;
+  config.extent_bytes = 64 << 20;
+  config.extent_granularity = 2 << 20;
+  EXPECT_EQ(LayoutFor({1, 8192}, config)->extent_bytes, 64u << 20);
+  EXPECT_EQ(LayoutFor({1, 5120}, config)->extent_bytes, 60u << 20);  // of 10 MiB each: 5120 is 5 * 1024
+  config.extent_bytes = 4 << 20;
+  EXPECT_EQ(LayoutFor({1, 5120}, config)->extent_bytes, 10u << 20);
+  EXPECT_EQ(LayoutFor({1, 5120}, config)->private_bytes, 2048u * 192);
+}
+
 TEST(Layout, RefusesWhatOverflows) {
   Config config;
   EXPECT_FALSE(LayoutFor({1, 0}, config).has_value());
@@ -91,6 +102,46 @@ TEST(Attach, WithoutPlansHasNoPlanRegion) {
   World world(SmallConfig());
   world.Must<AttachReply>(world.AttachOf(world.Connect("a"), kShape, 0));
   EXPECT_EQ(world.core.ledger().metadata, 1024u);
+}
+
+TEST(Attach, BringsTheFirstExtentWhereTheSelfTestNeedsIt) {
+  Config config = SmallConfig();
+  config.extent_at_attach = true;
+  World world(config);
+  const SocketId socket = world.Connect("a");
+  ASSERT_EQ(world.Ask(world.AttachOf(socket, kShape)), nullptr);
+  const auto creating = world.Open<CreateObject>();
+  ASSERT_EQ(creating.size(), 3u);
+  EXPECT_EQ(creating[2].object.kind, ObjectKind::kExtent);
+  EXPECT_EQ(creating[2].object.bytes, kExtentBytes);
+  EXPECT_EQ(creating[2].object.private_bytes, kPrivateBytes);
+  world.Finish<CreateObject>();
+  EXPECT_EQ(world.exported.size(), 3u);
+  const AttachReply attached = std::get<AttachReply>(world.ReplyTo(world.last_call())->body);
+  EXPECT_EQ(world.core.ledger().reserved, kExtentBytes);
+  EXPECT_EQ(world.Status().leases.at(0).extents, 1u);
+
+  // It is there for the first sequence: the next extent is number 1.
+  World::Worker worker{.socket = socket, .lease = attached.lease, .ref = {attached.key, attached.epoch}};
+  world.Ask(HoldOpened{0, worker.ref});
+  world.Finish<RunSelfTest>();
+  EXPECT_EQ(world.Must<CreateSequenceReply>(CreateOf(worker, 5, 1000)).extents, 1u);
+  ASSERT_EQ(world.Ask(ReserveOf(worker, 5, 400)), nullptr);
+  EXPECT_EQ(world.Open<CreateObject>().at(0).object.index, 1u);
+  world.FinishMemory();
+  world.Post(ProcessGone{socket});
+  world.FinishAll();
+  EXPECT_EQ(world.core.ledger().free, world.core.ledger().arena);
+}
+
+TEST(Attach, CountsTheFirstExtentAsNeeded) {
+  Config config = SmallConfig();
+  config.extent_at_attach = true;
+  config.tenants = {{"a", kRegionBytes + kExtentBytes + kPrivateBytes - 1, nullptr}};
+  World world(config);
+  EXPECT_THAT(world.Ask(world.AttachOf(world.Connect("a"), kShape)),
+              Refused(Code::kResourceExhausted, "the lease's regions and first extent need"));
+  EXPECT_TRUE(world.Open<CreateObject>().empty());
 }
 
 TEST(Attach, RepeatsItsReplyForTheSameGeometryOnly) {

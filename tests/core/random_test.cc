@@ -48,6 +48,7 @@ class Chaos {
   Config RandomConfig() {
     Config config = SmallConfig();
     config.arena_bytes = (32 + Below(160)) * 1024;
+    config.extent_at_attach = Chance(30);
     config.compaction_reserve_ppm = std::vector<int64_t>{0, 10'000, 200'000, 500'000}[Below(4)];
     config.queued_evicts_per_lease = static_cast<uint32_t>(1 + Below(4));
     config.max_leases_per_tenant = static_cast<uint32_t>(1 + Below(4));

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -37,6 +38,28 @@ TEST_F(StewardTest, AWrongSelfTestClosesTheConnection) {
   EXPECT_EQ(worker.HoldSays().outcome.code, core::Code::kFailedPrecondition);
   Status();  // the loop is behind the closing
   EXPECT_NE(port_.ClosedBecause(1).find("self-test"), std::string::npos);
+}
+
+// As on a device: the first extent comes with the regions and shows the pattern, too.
+TEST_F(StewardTest, TheSelfTestReadsAnExtentThatIsThereFromTheStart) {
+  core::Config config = TestConfig();
+  config.extent_at_attach = true;
+  memory::Memory memory(memory::NewHostBackend(), memory::NewHostBackend(), kArenaBytes);
+  device::Device device(engine::NewHostEngine(1));
+  FakeSocketPort port;
+  Steward steward(config, memory, device);
+  steward.set_socket_port(&port);
+  steward.Start();
+  for (const bool written : {false, true}) {
+    Worker worker(steward, port, written ? 2 : 1, "a");
+    worker.Attach();
+    worker.WriteSelfTest();
+    ASSERT_NE(worker.blocks(), 0u);
+    if (written) std::memcpy(worker.block(0), worker.statistics() + KVS_SELF_TEST_OFFSET, sizeof(core::Secret));
+    worker.Hold();
+    EXPECT_EQ(worker.HoldSays().outcome.code, written ? core::Code::kOk : core::Code::kFailedPrecondition);
+  }
+  steward.Stop();
 }
 
 TEST_F(StewardTest, EvictionsKeepExactlyThePlannedTokensAndReturnTheOtherBlocks) {
