@@ -27,8 +27,6 @@ class MemoryObject {
   virtual ~MemoryObject() = default;
   virtual std::span<std::byte> bytes() const = 0;  // an extent's may be device addresses
   virtual int descriptor() const = 0;              // close-on-exec; stays the object's. -1: it is never exported
-  // Of a region that a device can write, too: where that device finds bytes(). Null: it cannot.
-  virtual std::byte* device_address() const { return nullptr; }
 };
 
 class Backend {

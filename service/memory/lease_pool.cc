@@ -164,12 +164,6 @@ int LeasePool::Descriptor(core::ObjectKind kind, uint32_t index) const {
   return found == objects_.end() ? -1 : found->second->descriptor();
 }
 
-std::byte* LeasePool::DeviceAddress(core::ObjectKind kind, uint32_t index) const {
-  MutexLock lock(mutex_);
-  const auto found = objects_.find({kind, index});
-  return found == objects_.end() ? nullptr : found->second->device_address();
-}
-
 absl::Status LeasePool::LoadBlocks(uint64_t offset, std::span<std::byte> to) const {
   const AddressRange& blocks = *extents()->blocks;
   return blocks.Load(blocks.data() + offset, to);

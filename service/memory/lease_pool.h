@@ -43,8 +43,6 @@ class LeasePool {
   // The object's bytes, empty if it is not here; and its descriptor, or -1. Both hold until Remove.
   std::span<std::byte> Bytes(core::ObjectKind kind, uint32_t index) const;
   int Descriptor(core::ObjectKind kind, uint32_t index) const;
-  // Where a device finds a region's bytes, until Remove. Null: no device writes there, the host does.
-  std::byte* DeviceAddress(core::ObjectKind kind, uint32_t index) const;
 
   // Copies what lies `offset` bytes behind the first extent's beginning. REQUIRES: in extents that are here.
   absl::Status LoadBlocks(uint64_t offset, std::span<std::byte> to) const;
