@@ -1,7 +1,9 @@
-// Where a decoder finds and puts keys and values. The decoder itself keeps none.
+// Where a sequence's keys and values lie. It owns or borrows the memory; who reads and writes there is a
+// CacheAttention.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace kvsteward::worker {
 
@@ -12,8 +14,12 @@ class KvCache {
   virtual ~KvCache() = default;
 
   virtual uint32_t Residents(uint32_t unit) const = 0;
-  // The unit's block number `index`, counted from its first resident. REQUIRES: within the room of the cache.
-  virtual float* Block(uint32_t unit, uint32_t index) = 0;
+  // The numbers of the unit's blocks in order, from its first resident to the end of its room. Valid until the cache
+  // changes.
+  virtual std::span<const uint32_t> Row(uint32_t unit) const = 0;
+  // Where a block lies, on the device that holds the cache: block b at Block(0) + b * block size. nullptr if it does
+  // not exist.
+  virtual float* Block(uint32_t block) const = 0;
 };
 
 }  // namespace kvsteward::worker

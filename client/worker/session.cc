@@ -15,10 +15,6 @@ ModelGeometry GeometryOf(const ModelConfig& config) {
           .dtype = ElementType::kF32};
 }
 
-float* SidecarCache::Block(uint32_t unit, uint32_t index) {
-  return reinterpret_cast<float*>(sequence_.Key(unit, index * kBlockTokens));
-}
-
 Session::Session(Decoder& decoder, Sequence sequence, QueryWindow window, const Options& options)
     : decoder_(decoder), cache_(std::move(sequence)), window_(window), options_(options) {}
 
@@ -40,7 +36,8 @@ absl::Status Session::Prefill(std::span<const uint32_t> prompt) {
   if (absl::Status status = cache_.sequence().Reserve(total); !status.ok()) return status;
   for (uint32_t at = 0; at < total; at += Decoder::kMaxTokens) {
     const uint32_t count = std::min(Decoder::kMaxTokens, total - at);
-    (void)decoder_.Append(cache_, prompt.subspan(at, count), at, &window_);
+    const auto logits = decoder_.Append(cache_, prompt.subspan(at, count), at, &window_);
+    if (!logits.ok()) return logits.status();
     if (absl::Status status = cache_.sequence().Wrote(at + count); !status.ok()) return status;
   }
   last_token_ = prompt.back();
@@ -88,7 +85,8 @@ absl::StatusOr<std::span<const float>> Session::Feed(std::span<const uint32_t> t
     const uint32_t wanted = std::max(total, std::min(options_.max_tokens, seen + kBlockTokens));
     if (absl::Status status = sequence.Reserve(wanted); !status.ok()) return status;
   }
-  const std::span<const float> logits = decoder_.Append(cache_, tokens, seen, &window_);
+  const auto logits = decoder_.Append(cache_, tokens, seen, &window_);
+  if (!logits.ok()) return logits;
   if (absl::Status status = sequence.Wrote(total); !status.ok()) return status;
   last_token_ = tokens.back();
   return logits;

@@ -28,7 +28,8 @@ class SidecarCache : public KvCache {
   explicit SidecarCache(Sequence sequence) : sequence_(std::move(sequence)) {}
 
   uint32_t Residents(uint32_t unit) const override { return sequence_.Residents(unit); }
-  float* Block(uint32_t unit, uint32_t index) override;
+  std::span<const uint32_t> Row(uint32_t unit) const override { return sequence_.Row(unit); }
+  float* Block(uint32_t block) const override { return reinterpret_cast<float*>(sequence_.Block(block)); }
 
   Sequence& sequence() { return sequence_; }
 
