@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/worker/kv_cache.h"
 
 namespace kvsteward::worker {
@@ -36,5 +38,8 @@ class CacheAttention {
   // cache has room for the tokens.
   virtual absl::Status Run(const KvCache& cache, const LayerPass& pass) = 0;
 };
+
+// The blocks of a unit's first `tokens` tokens. INTERNAL if its row has fewer.
+absl::StatusOr<std::span<const uint32_t>> BlocksOf(const KvCache& cache, uint32_t unit, uint32_t tokens);
 
 }  // namespace kvsteward::worker

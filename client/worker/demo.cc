@@ -1,24 +1,22 @@
 #include "client/worker/demo.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <numeric>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/run.h"
 #include "client/worker/decoder.h"
 #include "client/worker/evaluation.h"
+#include "client/worker/open_attention.h"
 #include "client/worker/progress.h"
 #include "client/worker/report.h"
 #include "client/worker/session.h"
 #include "kvsteward/client.h"
-#include "kvsteward/shm.h"
 
 namespace kvsteward::worker {
 namespace {
@@ -51,26 +49,26 @@ constexpr NamedPolicy kPolicies[] = {{"streaming-llm", "streaming-llm"},
 constexpr uint32_t kBudgetsPpm[] = {500'000, 250'000, 100'000};
 constexpr uint32_t kPicturedPpm = 100'000;
 
-uint64_t RoundUp(uint64_t number, uint64_t step) { return (number + step - 1) / step * step; }
-
-// Bytes of the plan of a whole prompt, in which every resident may stay.
-uint64_t PlanBytes(const ModelConfig& config, const Task& task) {
-  const uint64_t mask = kvs_align(RoundUp(task.prompt_tokens, 64) / 8);
-  const uint64_t indices = kvs_align(uint64_t{task.prompt_tokens} * sizeof(uint32_t));
-  return sizeof(kvs_region_header) + sizeof(kvs_plan) + kvs_align(config.units() * sizeof(kvs_unit_plan)) +
-         config.units() * (mask + indices);
-}
-
 absl::StatusOr<std::unique_ptr<Client>> Attach(const DemoOptions& options, const ModelConfig& config,
-                                               const Task& task) {
+                                               const DemoArena& arena) {
   ClientOptions client;
   client.address = options.address;
   client.fd_socket = options.fd_socket;
   client.geometry = GeometryOf(config);
   client.window_rows = kWindowRows;
   client.window_slots = Evaluation::kWindowSlots;
-  client.plan_bytes = PlanBytes(config, task);
+  client.plan_bytes = arena.plan_bytes;
   return Client::Attach(client);
+}
+
+// Keeps the part of the arena that is more than one and a half caches busy, for as long as the sequence lives.
+absl::StatusOr<std::optional<Sequence>> KeepBusy(Client& client, uint32_t tokens) {
+  constexpr uint64_t kId = uint64_t{1} << 32;  // the evaluation counts its sequences from 1
+  if (tokens == 0) return std::nullopt;
+  absl::StatusOr<Sequence> sequence = client.CreateSequence(kId, tokens);
+  if (!sequence.ok()) return sequence.status();
+  if (absl::Status status = sequence->Reserve(tokens); !status.ok()) return status;
+  return *std::move(sequence);
 }
 
 absl::Status WriteFile(const std::string& path, const std::string& text) {
@@ -113,15 +111,22 @@ absl::Status RunDemo(const DemoOptions& options) {
   if (!model.ok()) return model.status();
   const absl::StatusOr<Task> task = ParseTask(model->task, model->config.vocab);
   if (!task.ok()) return task.status();
-  const absl::StatusOr<std::unique_ptr<Client>> client = Attach(options, model->config, *task);
+  const DemoArena arena = ArenaFor(model->config, *task, options.device);
+  const absl::StatusOr<std::unique_ptr<Client>> client = Attach(options, model->config, arena);
   if (!client.ok()) return client.status();
+  const absl::StatusOr<std::unique_ptr<CacheAttention>> attention =
+      OpenAttention(options.device, (*client)->device(), model->config);
+  if (!attention.ok()) return attention.status();
+  const absl::StatusOr<std::optional<Sequence>> busy = KeepBusy(**client, arena.busy_tokens);
+  if (!busy.ok()) return busy.status();
 
   constexpr uint32_t kRows = 2 * (1 + std::size(kPolicies) * std::size(kBudgetsPpm));
   Progress progress(kRows * options.prompts);
-  Decoder decoder(*model);
+  Decoder decoder(*model, **attention);
   Evaluation evaluation(**client, decoder, *task, options.prompts, [&] { progress.Step(); });
   Report report{.model = std::filesystem::path(options.model).filename().string(),
                 .backend = (*client)->backend(),
+                .device = (*client)->device(),
                 .task = *task,
                 .layers = model->config.layers,
                 .kv_heads = model->config.kv_heads,
@@ -146,29 +151,6 @@ absl::Status RunDemo(const DemoOptions& options) {
       static_cast<double>(admission->bytes_returned) / 1024);
   if (absl::Status status = WriteFile(options.out_json, ReportJson(report)); !status.ok()) return status;
   return WriteFile(options.out_html, ReportHtml(report));
-}
-
-std::string DemoArena(const ModelConfig& config, const Task& task) {
-  const uint64_t block_bytes = uint64_t{kBlockTokens} * 2 * config.head_dim * sizeof(float);
-  const uint64_t row = BlocksFor(Evaluation::MaxTokens(task));
-  const uint64_t full = row * config.units();
-  // The sidecar keeps as many blocks free as the longest row has, to compact into.
-  const uint64_t blocks = full + full / 2 + row;
-
-  constexpr uint64_t kPage = 4096;
-  const uint64_t extent_bytes = RoundUp(std::max<uint64_t>(64 << 10, block_bytes), std::lcm(block_bytes, kPage));
-  const uint64_t extent_blocks = extent_bytes / block_bytes;
-  constexpr uint64_t kTokenBytes = 12;  // kept beside every token: its position, its value's norm, its running score
-  const uint64_t beside = RoundUp(extent_blocks * kBlockTokens * kTokenBytes, kPage);
-  const uint64_t extents = (blocks + extent_blocks - 1) / extent_blocks;
-
-  const uint64_t table = kvs_table_bytes(config.units(), static_cast<uint32_t>(row));
-  const uint64_t tables = RoundUp(kPage + (Evaluation::kWindowSlots + 1) * table, kPage);
-  const uint64_t slot = uint64_t{config.layers} * config.query_width() * kWindowRows * sizeof(float);
-  const uint64_t statistics = KVS_WINDOWS_OFFSET + Evaluation::kWindowSlots * kvs_align(slot);
-  const uint64_t regions = RoundUp(statistics, kPage) + tables + RoundUp(PlanBytes(config, task), kPage);
-  return absl::StrCat("arena:\n  bytes: ", extents * (extent_bytes + beside) + regions,
-                      "\n  extent_bytes: ", extent_bytes, "\n  table_chunk_bytes: ", tables, "\n");
 }
 
 }  // namespace kvsteward::worker

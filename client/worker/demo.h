@@ -6,8 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "client/worker/model.h"
-#include "client/worker/task.h"
+#include "client/worker/arena.h"
 
 namespace kvsteward::worker {
 
@@ -15,6 +14,7 @@ struct DemoOptions {
   std::string address;    // the sidecar's, e.g. "unix:/run/kvsteward/kvsteward.sock"
   std::string fd_socket;  // path of the tenant's fd socket
   std::string model;      // path of the weights
+  Device device = Device::kHost;
   uint32_t prompts = 24;  // of each kind
   std::string out_json;   // paths, nothing is written where empty
   std::string out_html;
@@ -23,9 +23,5 @@ struct DemoOptions {
 // Prints the table to stdout and progress to stderr. Fails with the first row that does not succeed; then no report is
 // written.
 absl::Status RunDemo(const DemoOptions& options);
-
-// The arena section of a sidecar's configuration that holds one and a half full caches of the model's task: room for a
-// second sequence only once the first is evicted.
-std::string DemoArena(const ModelConfig& config, const Task& task);
 
 }  // namespace kvsteward::worker

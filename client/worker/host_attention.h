@@ -12,11 +12,10 @@ class HostAttention : public CacheAttention {
  public:
   explicit HostAttention(const ModelConfig& config) : config_(config) {}
 
-  // Always OK.
   absl::Status Run(const KvCache& cache, const LayerPass& pass) override;
 
  private:
-  void RunUnit(const KvCache& cache, const LayerPass& pass, uint32_t head);
+  absl::Status RunUnit(const KvCache& cache, const LayerPass& pass, uint32_t head);
 
   const ModelConfig config_;
   std::vector<float> scratch_;

@@ -19,6 +19,8 @@ std::pair<double, double> WilsonInterval(uint32_t right, uint32_t answers) {
   return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
 }
 
+std::string DeviceName(const Report& report) { return report.device.empty() ? "the host" : report.device; }
+
 std::string ReportTable(const Report& report) {
   std::string text = absl::StrFormat(
       "%-8s  %-15s  %11s  %-20s  %6s  %7s  %29s  %17s  %7s  %9s\n"
@@ -44,6 +46,8 @@ std::string ReportTable(const Report& report) {
     }
     absl::StrAppendFormat(&text, "  %9.3f\n", row.decode_ms_per_token);
   }
+  absl::StrAppend(&text, "\nCaches and attention on ", DeviceName(report), ", the sidecar's backend is ",
+                  report.backend, ".\n");
   return text;
 }
 
@@ -80,6 +84,7 @@ std::string ReportJson(const Report& report) {
                                        {"decoded_tokens_per_prompt", report.decoded_tokens},
                                        {"decode_evictions", decode_evictions},
                                        {"backend", report.backend},
+                                       {"device", DeviceName(report)},
                                        {"seconds", report.seconds},
                                        {"admission",
                                         {{"refusal_while_the_first_was_whole", report.admission.refusal},

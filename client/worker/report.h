@@ -53,6 +53,7 @@ struct Admission {
 struct Report {
   std::string model;    // name of its file
   std::string backend;  // of the sidecar
+  std::string device;   // on which caches lie and attention runs: a UUID; empty: the host
   Task task;
   uint32_t layers = 0;
   uint32_t kv_heads = 0;
@@ -69,6 +70,7 @@ struct Report {
 // The 95 % interval of a share: Wilson's, which is right for few answers and for shares near 0 and 1.
 std::pair<double, double> WilsonInterval(uint32_t right, uint32_t answers);
 
+std::string DeviceName(const Report& report);
 std::string ReportTable(const Report& report);
 std::string ReportJson(const Report& report);
 // Self-contained: no script, font, style or picture from elsewhere.

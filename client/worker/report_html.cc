@@ -63,9 +63,9 @@ std::string Headline(const Report& report) {
   absl::StrAppendFormat(
       &html,
       R"(<p class="soft">Policy <b>%s</b>, the default; %s, a decoder of %u layers with %u kv heads each; prompts of %u )"
-      R"(tokens, %u of each kind with %u questions each; memory on the %s. The run took %.0f s.</p>)",
+      R"(tokens, %u of each kind with %u questions each; caches and attention on %s. The run took %.0f s.</p>)",
       kDefaultPolicy, Escape(report.model), report.layers, report.kv_heads, report.task.prompt_tokens, report.prompts,
-      report.task.questions, Escape(report.backend), report.seconds);
+      report.task.questions, Escape(DeviceName(report)), report.seconds);
   absl::StrAppend(
       &html, R"(<div class="tiles">)",
       Tile(absl::StrFormat("%.0f %%", 100.0 * static_cast<double>(aware->bytes_returned) /

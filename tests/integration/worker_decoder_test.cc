@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/safetensors.h"
 #include "client/worker/decoder.h"
 #include "client/worker/model.h"
+#include "tests/integration/attention_under_test.h"
 #include "tests/integration/plain_cache.h"
 
 namespace kvsteward::worker {
@@ -40,7 +42,11 @@ Golden ReadGolden() {
 
 class WorkerDecoderTest : public testing::Test {
  protected:
-  WorkerDecoderTest() : model_(LoadModel(KVSTEWARD_MODEL).value()), golden_(ReadGolden()), decoder_(model_) {}
+  WorkerDecoderTest()
+      : model_(LoadModel(KVSTEWARD_MODEL).value()),
+        golden_(ReadGolden()),
+        attention_(AttentionUnderTest(model_.config)),
+        decoder_(model_, *attention_) {}
 
   PlainCache Cache() const { return PlainCache(model_.config, 256); }
   // Feeds the golden tokens in passes of `chunk` and compares the logits after each pass.
@@ -51,7 +57,8 @@ class WorkerDecoderTest : public testing::Test {
       const uint32_t count = std::min(chunk, total - at);
       const auto logits = decoder_.Append(cache, std::span(golden_.tokens).subspan(at, count), at, nullptr);
       cache.Wrote(count);
-      ExpectLogits(logits, at + count - 1);
+      ASSERT_TRUE(logits.ok()) << logits.status();
+      ExpectLogits(*logits, at + count - 1);
     }
   }
   void ExpectLogits(std::span<const float> logits, uint32_t at) const {
@@ -64,6 +71,7 @@ class WorkerDecoderTest : public testing::Test {
 
   Model model_;
   Golden golden_;
+  std::unique_ptr<CacheAttention> attention_;
   Decoder decoder_;
 };
 
@@ -78,26 +86,47 @@ TEST_F(WorkerDecoderTest, NeverReadsSlotsThatNobodySees) {
   cache.Fill(NAN);
   const auto total = static_cast<uint32_t>(golden_.tokens.size());
   const auto logits = decoder_.Append(cache, golden_.tokens, 0, nullptr);
-  ExpectLogits(logits, total - 1);
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  ExpectLogits(*logits, total - 1);
+}
+
+TEST_F(WorkerDecoderTest, RefusesACacheWithoutRoom) {
+  PlainCache cache(model_.config, 16);
+  EXPECT_EQ(decoder_.Append(cache, std::span(golden_.tokens).first(17), 0, nullptr).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_TRUE(decoder_.Append(cache, std::span(golden_.tokens).first(16), 0, nullptr).ok());
+}
+
+TEST_F(WorkerDecoderTest, DecodesTwoCachesInTurns) {
+  PlainCache first = Cache();
+  PlainCache second = Cache();
+  for (uint32_t at = 0; at < golden_.tokens.size(); ++at) {
+    for (PlainCache* cache : {&first, &second}) {
+      const auto logits = decoder_.Append(*cache, {&golden_.tokens[at], 1}, at, nullptr);
+      ASSERT_TRUE(logits.ok()) << logits.status();
+      cache->Wrote(1);
+      ExpectLogits(*logits, at);
+    }
+  }
 }
 
 TEST_F(WorkerDecoderTest, DecodesTheLastTokenAgainOverWhatIsResident) {
   PlainCache cache = Cache();
   const auto total = static_cast<uint32_t>(golden_.tokens.size());
-  (void)decoder_.Append(cache, golden_.tokens, 0, nullptr);
+  ASSERT_TRUE(decoder_.Append(cache, golden_.tokens, 0, nullptr).ok());
   cache.Wrote(total);
-  ExpectLogits(decoder_.ReplaceLast(cache, golden_.tokens.back(), total - 1, nullptr), total - 1);
+  ExpectLogits(decoder_.ReplaceLast(cache, golden_.tokens.back(), total - 1, nullptr).value(), total - 1);
 
   // With other residents it says something else, and what it wrote is in the last slot only.
   for (uint32_t unit = 0; unit < model_.config.units(); ++unit) cache.Drop(unit, 1 + unit, 9);
-  const std::vector<float> before = cache.Row(0);
-  const auto logits = decoder_.ReplaceLast(cache, golden_.tokens.back(), total - 1, nullptr);
+  const std::vector<float> before = cache.Contents(0);
+  const auto logits = decoder_.ReplaceLast(cache, golden_.tokens.back(), total - 1, nullptr).value();
   float change = 0;
   for (uint32_t i = 0; i < logits.size(); ++i) {
     change = std::max(change, std::abs(logits[i] - golden_.logits[(total - 1) * logits.size() + i]));
   }
   EXPECT_GT(change, 10 * kTolerance);
-  EXPECT_EQ(cache.Row(0), before);  // layer 0 sees only the token itself
+  EXPECT_EQ(cache.Contents(0), before);  // layer 0 sees only the token itself
 }
 
 TEST_F(WorkerDecoderTest, FillsTheWindowWithTheNewestQueriesInOrder) {
@@ -110,17 +139,17 @@ TEST_F(WorkerDecoderTest, FillsTheWindowWithTheNewestQueriesInOrder) {
   QueryWindow step_by_step(config, kRows, stepped.data());
 
   PlainCache first = Cache();
-  (void)decoder_.Append(first, golden_.tokens, 0, &at_once);
+  ASSERT_TRUE(decoder_.Append(first, golden_.tokens, 0, &at_once).ok());
   PlainCache second = Cache();
   for (uint32_t at = 0; at < golden_.tokens.size(); ++at) {
-    (void)decoder_.Append(second, {&golden_.tokens[at], 1}, at, &step_by_step);
+    ASSERT_TRUE(decoder_.Append(second, {&golden_.tokens[at], 1}, at, &step_by_step).ok());
     second.Wrote(1);
   }
   for (size_t i = 0; i < floats; ++i) ASSERT_NEAR(whole[i], stepped[i], kTolerance) << i;
 
   // The last token's queries, decoded again over the same residents, are the same.
-  (void)decoder_.ReplaceLast(second, golden_.tokens.back(), static_cast<uint32_t>(golden_.tokens.size()) - 1,
-                             &step_by_step);
+  const auto last = static_cast<uint32_t>(golden_.tokens.size()) - 1;
+  ASSERT_TRUE(decoder_.ReplaceLast(second, golden_.tokens.back(), last, &step_by_step).ok());
   for (size_t i = 0; i < floats; ++i) ASSERT_NEAR(whole[i], stepped[i], kTolerance) << i;
 }
 

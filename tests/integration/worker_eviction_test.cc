@@ -14,6 +14,7 @@
 
 #include "base/run.h"
 #include "client/worker/decoder.h"
+#include "client/worker/host_attention.h"
 #include "client/worker/model.h"
 #include "client/worker/session.h"
 #include "client/worker/task.h"
@@ -30,7 +31,8 @@ constexpr uint32_t kQuarterPpm = 250'000;
 
 class WorkerEvictionTest : public ::testing::Test {
  protected:
-  WorkerEvictionTest() : model_(LoadModel(KVSTEWARD_MODEL).value()), decoder_(model_) {
+  WorkerEvictionTest()
+      : model_(LoadModel(KVSTEWARD_MODEL).value()), attention_(model_.config), decoder_(model_, attention_) {
     const Task task = ParseTask(model_.task, model_.config.vocab).value();
     prompt_ = MakePrompt(task, PromptKind::kAware, 1000).tokens;
     ClientOptions options;
@@ -71,6 +73,7 @@ class WorkerEvictionTest : public ::testing::Test {
 
   testing::Daemon daemon_;
   Model model_;
+  HostAttention attention_;
   Decoder decoder_;
   std::vector<uint32_t> prompt_;
   std::unique_ptr<Client> client_;
@@ -146,7 +149,7 @@ TEST_F(WorkerEvictionTest, KeepsExactlyTheTokensOfThePlan) {
     // The same prompt in the test's own memory, without the tokens that the plan drops.
     PlainCache plain(model_.config, 2048);
     for (uint32_t at = 0; at < prompt_.size(); at += Decoder::kMaxTokens) {
-      (void)decoder_.Append(plain, std::span(prompt_).subspan(at, Decoder::kMaxTokens), at, nullptr);
+      ASSERT_TRUE(decoder_.Append(plain, std::span(prompt_).subspan(at, Decoder::kMaxTokens), at, nullptr).ok());
       plain.Wrote(Decoder::kMaxTokens);
     }
     const auto* bytes = reinterpret_cast<const std::byte*>(evicted->plan);
@@ -160,13 +163,13 @@ TEST_F(WorkerEvictionTest, KeepsExactlyTheTokensOfThePlan) {
     }
 
     std::vector<float> logits = LastLogits(*session);
-    auto expected = decoder_.ReplaceLast(plain, prompt_.back(), 1023, nullptr);
+    auto expected = decoder_.ReplaceLast(plain, prompt_.back(), 1023, nullptr).value();
     EXPECT_EQ(logits, std::vector(expected.begin(), expected.end())) << policy;
     for (uint32_t i = 0; i < 20; ++i) {
       const auto next = session->Feed(std::span(prompt_).subspan(i, 1));
       ASSERT_TRUE(next.ok()) << next.status();
       logits.assign(next->begin(), next->end());
-      expected = decoder_.Append(plain, std::span(prompt_).subspan(i, 1), 1024 + i, nullptr);
+      expected = decoder_.Append(plain, std::span(prompt_).subspan(i, 1), 1024 + i, nullptr).value();
       plain.Wrote(1);
       ASSERT_EQ(logits, std::vector(expected.begin(), expected.end())) << policy << ", token " << i;
     }

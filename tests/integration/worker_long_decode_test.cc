@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/run.h"
+#include "client/worker/host_attention.h"
 #include "client/worker/model.h"
 #include "client/worker/session.h"
 #include "client/worker/task.h"
@@ -30,7 +31,8 @@ class WorkerLongDecodeTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(WorkerLongDecodeTest, StaysWithinABlockOfTheBudget) {
-  Decoder decoder(model_);
+  HostAttention attention(model_.config);
+  Decoder decoder(model_, attention);
   ClientOptions options;
   options.address = daemon_.address();
   options.fd_socket = daemon_.fd_socket("red");
