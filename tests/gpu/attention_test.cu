@@ -211,14 +211,15 @@ void RunAll() {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     for (const int32_t dim : {8, 16, 64, 80, 128, 136, 256}) {
       for (const int32_t group : {1, 2, 4, 7}) {
-        Attention(random, {dtype, dim, 1, group}, {0, 1, 15, 16, 17, 256, 257, 700}).Check();
+        if (kEmulated && group != 2 && (dim != 80 || dtype == DType::kF16)) continue;
+        Attention(random, {dtype, dim, 1, group}, {0, 1, 15, 16, 17, 256, 257, 600}).Check();
       }
       Attention(random, {dtype, dim, 5, 2}, {5, 6, 20, 21, 22, 256, 258, 260, 261, 262}).Check();
       Append(random, dtype, dim, 1);
       Append(random, dtype, dim, 19);
     }
-    Attention(random, {dtype, 16, 128, 2}, {128, 129, 200, 256, 300, 1024}).Check();
-    Attention(random, {dtype, 128, 1, 4}, {4096, 3, 900}).Check();
+    Attention(random, {dtype, 16, 128, 2}, {128, 129, 200, 256, kEmulated ? 300 : 1024}).Check();
+    Attention(random, {dtype, 128, 1, 4}, {kEmulated ? 2000 : 4096, 3, 900}).Check();
   }
   Refusals();
 }
