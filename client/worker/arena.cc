@@ -23,6 +23,13 @@ uint64_t PlanBytes(const ModelConfig& config, const Task& task) {
          config.units() * (mask + indices);
 }
 
+// The longest row, in blocks, of which every unit can have one out of `surplus` blocks. The sidecar keeps `row` blocks
+// free already; for a longer row it keeps as many as that has.
+uint64_t BusyRow(uint64_t surplus, uint64_t row, uint64_t units) {
+  const uint64_t fitting = surplus / units;
+  return fitting <= row ? fitting : (surplus + row) / (units + 1);
+}
+
 }  // namespace
 
 DemoArena ArenaFor(const ModelConfig& config, const Task& task, Device device) {
@@ -39,11 +46,12 @@ DemoArena ArenaFor(const ModelConfig& config, const Task& task, Device device) {
   constexpr uint64_t kTokenBytes = 12;  // kept beside every token: its position, its value's norm, its running score
   const uint64_t beside = RoundUp(extent_blocks * kBlockTokens * kTokenBytes, kPage);
   const uint64_t extents = (blocks + extent_blocks - 1) / extent_blocks;
-  const uint64_t busy_row = std::min(row, (extents * extent_blocks - blocks) / config.units());
+  const uint64_t busy_row = BusyRow(extents * extent_blocks - blocks, row, config.units());
   arena.busy_tokens = static_cast<uint32_t>(busy_row * kBlockTokens);
 
   const uint64_t table = kvs_table_bytes(config.units(), static_cast<uint32_t>(row));
-  arena.table_chunk_bytes = RoundUp(kPage + (Evaluation::kWindowSlots + 2) * table, kPage);
+  const uint64_t busy_table = kvs_table_bytes(config.units(), static_cast<uint32_t>(busy_row));
+  arena.table_chunk_bytes = RoundUp(kPage + (Evaluation::kWindowSlots + 1) * table + busy_table, kPage);
   const uint64_t slot = uint64_t{config.layers} * config.query_width() * kWindowRows * sizeof(float);
   const uint64_t statistics = KVS_WINDOWS_OFFSET + Evaluation::kWindowSlots * kvs_align(slot);
   arena.plan_bytes = PlanBytes(config, task);

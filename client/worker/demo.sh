@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the demo: the sidecar as one process, the reference worker as another.
 #   demo.sh BUILD_DIR MODEL OUT_DIR [DEVICE [WORKER_OPTION...]]
-# BUILD_DIR holds the two executables; worker options are those of `kvsteward-worker demo`, such as --prompts. Writes
-# config.yaml, sidecar.log, report.json and report.html into OUT_DIR. Exits 0 only if every row succeeded and the sidecar
-# ended in order.
+# BUILD_DIR holds the two executables. DEVICE is where caches lie and attention runs, host (the default) or cuda; worker
+# options are those of `kvsteward-worker demo`, such as --prompts. Writes config.yaml, sidecar.log, report.json and
+# report.html into OUT_DIR. Exits 0 only if every row succeeded and the sidecar ended in order.
 set -euo pipefail
 
 build=$1 model=$2 out=$3 device=${4:-host}
@@ -39,7 +39,7 @@ tenants:
   - name: demo
     fd_socket: $sockets/demo.sock
 EOF
-  "$build/kvsteward-worker" arena-config --model "$model"
+  "$build/kvsteward-worker" arena-config --model "$model" --device "$device"
 } >"$out/config.yaml"
 
 "$build/kvsteward" serve --config "$out/config.yaml" >"$out/sidecar.log" 2>&1 &
@@ -55,7 +55,7 @@ for ((tries = 0; ; ++tries)); do
 done
 
 "$build/kvsteward-worker" demo --address "unix:$sockets/kvsteward.sock" --fd-socket "$sockets/demo.sock" \
-  --model "$model" --out-json "$out/report.json" --out-html "$out/report.html" "$@"
+  --model "$model" --device "$device" --out-json "$out/report.json" --out-html "$out/report.html" "$@"
 if ! stop_sidecar; then
   echo "demo: the sidecar did not end in order; see $out/sidecar.log" >&2
   exit 1

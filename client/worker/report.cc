@@ -19,7 +19,9 @@ std::pair<double, double> WilsonInterval(uint32_t right, uint32_t answers) {
   return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
 }
 
-std::string DeviceName(const Report& report) { return report.device.empty() ? "the host" : report.device; }
+std::string DeviceName(const Report& report) {
+  return report.device.empty() ? "the host" : "CUDA device " + report.device;
+}
 
 std::string ReportTable(const Report& report) {
   std::string text = absl::StrFormat(
@@ -46,8 +48,8 @@ std::string ReportTable(const Report& report) {
     }
     absl::StrAppendFormat(&text, "  %9.3f\n", row.decode_ms_per_token);
   }
-  absl::StrAppend(&text, "\nCaches and attention on ", DeviceName(report), ", the sidecar's backend is ",
-                  report.backend, ".\n");
+  absl::StrAppend(&text, "\nCaches and attention on ", DeviceName(report), ", evictions by the sidecar's ",
+                  report.backend, " backend.\n");
   return text;
 }
 
@@ -84,7 +86,7 @@ std::string ReportJson(const Report& report) {
                                        {"decoded_tokens_per_prompt", report.decoded_tokens},
                                        {"decode_evictions", decode_evictions},
                                        {"backend", report.backend},
-                                       {"device", DeviceName(report)},
+                                       {"device", report.device.empty() ? "host" : report.device},
                                        {"seconds", report.seconds},
                                        {"admission",
                                         {{"refusal_while_the_first_was_whole", report.admission.refusal},

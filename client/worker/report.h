@@ -70,6 +70,7 @@ struct Report {
 // The 95 % interval of a share: Wilson's, which is right for few answers and for shares near 0 and 1.
 std::pair<double, double> WilsonInterval(uint32_t right, uint32_t answers);
 
+// In prose: "the host", or "CUDA device " and its UUID.
 std::string DeviceName(const Report& report);
 std::string ReportTable(const Report& report);
 std::string ReportJson(const Report& report);

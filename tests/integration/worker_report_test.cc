@@ -101,6 +101,17 @@ TEST(WorkerReportTest, PrintsARowPerLine) {
   EXPECT_THAT(table, HasSubstr("\nagnostic  ahakv-ada          102   10%   50.0 ( 43.0 -  57.0)    75.0    0.500"));
 }
 
+TEST(WorkerReportTest, SaysWhichDeviceRan) {
+  Report report = MakeReport();
+  EXPECT_EQ(nlohmann::json::parse(ReportJson(report)).at("device"), "host");
+  EXPECT_THAT(ReportTable(report), HasSubstr("\nCaches and attention on the host, evictions by the sidecar's host"));
+  EXPECT_THAT(ReportHtml(report), HasSubstr("caches and attention on the host."));
+  report.device = "GPU-01";
+  EXPECT_EQ(nlohmann::json::parse(ReportJson(report)).at("device"), "GPU-01");
+  EXPECT_THAT(ReportTable(report), HasSubstr("\nCaches and attention on CUDA device GPU-01, "));
+  EXPECT_THAT(ReportHtml(report), HasSubstr("caches and attention on CUDA device GPU-01."));
+}
+
 TEST(WorkerReportTest, WritesHtmlThatStandsAlone) {
   const std::string html = ReportHtml(MakeReport());
   for (const char* foreign : {"http:", "https:", "src=", "@import", "url(", "<script", "<link"}) {
