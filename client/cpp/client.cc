@@ -125,6 +125,14 @@ std::span<std::byte> Client::InputArea() const {
   return lease->statistics().subspan(lease->attached().inputs_offset(), lease->options().input_bytes);
 }
 
+uint32_t* Client::ReadyWord(uint32_t slot) const {
+  return slot < KVS_WORDS ? kvs_ready_word(impl_->Current()->statistics().data(), slot) : nullptr;
+}
+
+uint32_t* Client::DoneWord(uint32_t slot) const {
+  return slot < KVS_WORDS ? kvs_done_word(impl_->Current()->statistics().data(), slot) : nullptr;
+}
+
 uint64_t Client::window_slot_bytes() const { return impl_->Current()->attached().window_slot_bytes(); }
 uint64_t Client::block_bytes() const { return impl_->Current()->attached().block_bytes(); }
 std::string Client::lease_name() const { return impl_->Current()->attached().lease_name(); }

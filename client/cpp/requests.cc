@@ -27,6 +27,11 @@ void FillInputs(const Inputs& inputs, Item& item) {
   }
 }
 
+void FillWord(const Word& word, v1::Word& out) {
+  out.set_slot(word.slot);
+  out.set_value(word.value);
+}
+
 // What an eviction and an observation have in common.
 template <class Options, class Item>
 void FillCommon(const Options& options, Item& item) {
@@ -35,6 +40,8 @@ void FillCommon(const Options& options, Item& item) {
   if (options.budget_ppm) item.set_budget_ppm(*options.budget_ppm);
   if (options.budget_bytes) item.set_budget_bytes(*options.budget_bytes);
   FillInputs(options.inputs, item);
+  if (options.ready) FillWord(*options.ready, *item.mutable_ready());
+  if (options.done) FillWord(*options.done, *item.mutable_done());
   if (options.window.rows == 0) return;
   v1::Window& window = *item.mutable_window();
   window.set_rows(options.window.rows);

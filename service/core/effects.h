@@ -187,6 +187,13 @@ struct StorePositions {
   std::shared_ptr<const std::vector<int32_t>> positions;
 };
 
+// ---- Words ---------------------------------------------------------------------------------------------------------
+// A sequence is its worker's again: the done word that its item named gets the value. Comes before the reply.
+struct StoreDone {
+  LeaseId lease = 0;
+  WordValue done;
+};
+
 // ---- The device ----------------------------------------------------------------------------------------------------
 // One job: an eviction, or rows into running scores.
 struct RunEvict {  // answered by EvictPlanned
@@ -230,8 +237,8 @@ struct EndJob {
 // Drain is complete: every call of a worker but Hold is answered, no job runs.
 struct Drained {};
 
-using Effect =
-    std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, DropCreates, RunSelfTest, CloseSocket,
-                 InitTable, AppendRows, TrimRows, StorePositions, RunEvict, CompactUnits, CancelJob, EndJob, Drained>;
+using Effect = std::variant<Reply, Notify, CreateObject, ExportObject, DestroyObject, DropCreates, RunSelfTest,
+                            CloseSocket, InitTable, AppendRows, TrimRows, StorePositions, StoreDone, RunEvict,
+                            CompactUnits, CancelJob, EndJob, Drained>;
 
 }  // namespace kvsteward::core

@@ -118,7 +118,8 @@ struct EvictItem {
   bool lazy = false;           // only if some unit has a block more than its budget
   bool export_plan = false;    // masks and index lists are wanted in the plan region
   bool export_scores = false;  // scores too
-  PolicyRef policy;            // null: the tenant's
+  std::optional<WordValue> done;
+  PolicyRef policy;  // null: the tenant's
   std::shared_ptr<const EvictSpec> spec;
 };
 struct EvictAsked {
@@ -135,6 +136,7 @@ struct ObserveItem {
   int32_t written_tokens = 0;
   PolicyRef policy;  // null: the tenant's
   std::shared_ptr<const EvictSpec> spec;
+  std::optional<WordValue> done = {};
 };
 struct ObserveAsked {
   CallId call = 0;

@@ -17,8 +17,13 @@ void Core::State::On(const EvictAsked& event) {
     Job job;
     job.call = event.call;
     job.item = reply.results.size();
+    job.done = item.done;
     EvictResult result;
-    if (StartEvict(*lease, item, std::move(job), result)) ++running;
+    if (StartEvict(*lease, item, std::move(job), result)) {
+      ++running;
+    } else {
+      GiveBack(*lease, item.sequence, item.done);
+    }
     reply.results.push_back(std::move(result));
   }
   AwaitJobs(*lease, event.call, {std::move(reply), running});

@@ -49,6 +49,12 @@ void Core::State::AwaitJobs(Lease& lease, CallId call, DeviceCall asked) {
   Park(call, {CallKind::kDevice, lease.id, 0});
 }
 
+void Core::State::GiveBack(const Lease& lease, SequenceId sequence, const std::optional<WordValue>& done) {
+  if (!done) return;
+  const auto found = lease.sequences.find(sequence);
+  if (found == lease.sequences.end() || found->second.job == 0) Emit(StoreDone{lease.id, *done});
+}
+
 const PolicyRef& Core::State::PolicyOf(const Lease& lease, const PolicyRef& named) const {
   return named != nullptr ? named : arena.tenants()[lease.account.tenant].policy;
 }
@@ -148,6 +154,7 @@ void Core::State::On(const JobEnded& event) {
   Sequence& sequence = lease.sequences.at(job.sequence);
   lease.jobs.erase(job.id);
   sequence.job = 0;
+  GiveBack(lease, sequence.id, job.done);
   if (job.observe) {
     Deliver<ObserveReply>(job, sequence,
                           ObserveResult{sequence.id, std::move(job.result.outcome), sequence.observed, sequence.version,

@@ -80,6 +80,7 @@ struct Job {
   size_t item = 0;  // index in that call
   uint64_t request_id = 0;
   uint64_t request_hash = 0;
+  std::optional<WordValue> done;  // owed when the job has ended
   bool plan_only = false;
   bool observe = false;
   JobStage stage = JobStage::kPlanning;

@@ -15,8 +15,13 @@ void Core::State::On(const ObserveAsked& event) {
     Job job;
     job.call = event.call;
     job.item = reply.results.size();
+    job.done = item.done;
     ObserveResult result;
-    if (StartObserve(*lease, item, std::move(job), result)) ++running;
+    if (StartObserve(*lease, item, std::move(job), result)) {
+      ++running;
+    } else {
+      GiveBack(*lease, item.sequence, item.done);
+    }
     reply.results.push_back(std::move(result));
   }
   AwaitJobs(*lease, event.call, {std::move(reply), running});

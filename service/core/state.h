@@ -143,6 +143,8 @@ struct Core::State {
   void On(const JobEnded& event);
   // Answers a call whose items are answered, or lets it wait for those that run.
   void AwaitJobs(Lease& lease, CallId call, DeviceCall asked);
+  // An item of the sequence is over: its done word is stored, unless a job of another item still has the sequence.
+  void GiveBack(const Lease& lease, SequenceId sequence, const std::optional<WordValue>& done);
   // The policy of an item that names `named`, or none.
   const PolicyRef& PolicyOf(const Lease& lease, const PolicyRef& named) const;
   Outcome CheckJobs(const Lease& lease) const;

@@ -55,6 +55,13 @@ struct TablePlace {
 // a sequence.
 using Row = absl::InlinedVector<Run, 2>;
 
+// A word of the lease's statistics region (kvsteward/shm.h) and the value that it is to reach.
+struct WordValue {
+  uint32_t slot = 0;
+  uint32_t value = 0;
+  bool operator==(const WordValue&) const = default;
+};
+
 // A place in the plan region.
 struct PlanPlace {
   uint64_t offset = 0;
@@ -99,6 +106,7 @@ enum class Code : uint8_t {
   kOk = 0,
   kCancelled = 1,
   kInvalidArgument = 3,
+  kDeadlineExceeded = 4,
   kNotFound = 5,
   kResourceExhausted = 8,
   kFailedPrecondition = 9,

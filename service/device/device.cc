@@ -1,13 +1,24 @@
 #include "service/device/device.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
-#include "absl/status/status.h"
-
 namespace kvsteward::device {
+namespace {
 
-Device::Device(std::unique_ptr<engine::Engine> engine) : engine_(std::move(engine)) {}
+using Clock = std::chrono::steady_clock;
+
+// Until ready words are looked at again, if there is nothing else to do and the newest has been awaited so long: short
+// against that, and at most a thousand looks a second, which is below 1 % of a core.
+Clock::duration Nap(Clock::duration awaited) {
+  return std::clamp<Clock::duration>(awaited / 8, std::chrono::microseconds(20), std::chrono::milliseconds(1));
+}
+
+}  // namespace
+
+Device::Device(std::unique_ptr<engine::Engine> engine, std::chrono::milliseconds longest_wait)
+    : engine_(std::move(engine)), longest_wait_(longest_wait) {}
 
 Device::~Device() { Stop(); }
 
@@ -26,14 +37,27 @@ void Device::Stop() {
 }
 
 void Device::RunEvict(core::RunEvict effect, std::shared_ptr<memory::LeasePool> pool) {
+  const std::span<const std::byte> statistics = pool->Bytes(core::ObjectKind::kStatistics, 0);
   auto job = std::make_unique<EvictJob>(std::move(effect), std::move(pool));
   const core::RunEvict& ask = job->ask();
   {
     MutexLock lock(mutex_);
-    queue_.Add(ask.tenant, ask.lease, ask.job);
-    jobs_[ask.job].job = std::move(job);
+    Entry& entry = jobs_[ask.job];
+    entry.job = std::move(job);
+    if (ask.spec->ready) {
+      waiting_since_ = Clock::now();
+      entry.ready.emplace(*ask.spec->ready, statistics, waiting_since_ + longest_wait_);
+      waiting_.push_back(&entry);
+    } else {
+      Queue(entry);
+    }
   }
   changed_.NotifyOne();
+}
+
+void Device::Queue(const Entry& entry) {
+  const core::RunEvict& ask = entry.job->ask();
+  queue_.Add(ask.tenant, ask.lease, ask.job);
 }
 
 void Device::CompactUnits(core::CompactUnits effect) {
@@ -42,10 +66,9 @@ void Device::CompactUnits(core::CompactUnits effect) {
     const auto found = jobs_.find(effect.job);
     if (found == jobs_.end()) return;
     Entry& entry = found->second;
-    const core::RunEvict& ask = entry.job->ask();
     entry.wave = std::move(effect);
     entry.queued = true;
-    queue_.Add(ask.tenant, ask.lease, ask.job);
+    Queue(entry);
   }
   changed_.NotifyOne();
 }
@@ -53,7 +76,15 @@ void Device::CompactUnits(core::CompactUnits effect) {
 void Device::CancelJob(core::JobId job) {
   MutexLock lock(mutex_);
   const auto found = jobs_.find(job);
-  if (found != jobs_.end()) found->second.job->Cancel();
+  if (found != jobs_.end()) Cancel(found->second);
+}
+
+void Device::Cancel(Entry& entry) {
+  entry.job->Cancel();
+  if (std::erase(waiting_, &entry) == 0) return;
+  entry.refused = absl::CancelledError("the call was cancelled while it waited for its ready word");
+  Queue(entry);
+  changed_.NotifyOne();
 }
 
 void Device::EndJob(core::JobId job) {
@@ -64,7 +95,7 @@ void Device::EndJob(core::JobId job) {
     if (found == jobs_.end()) return;
     if (found->second.queued || found->second.answering) {
       found->second.ending = true;
-      found->second.job->Cancel();
+      Cancel(found->second);
       return;
     }
     ended = jobs_.extract(found);
@@ -73,10 +104,35 @@ void Device::EndJob(core::JobId job) {
   on_event_(core::JobEnded{.job = job});
 }
 
+void Device::QueueReady() {
+  const Clock::time_point now = Clock::now();
+  size_t left = 0;
+  for (Entry* entry : waiting_) {
+    if (!entry->ready->Reached()) {
+      if (now < entry->ready->deadline()) {
+        waiting_[left++] = entry;
+        continue;
+      }
+      entry->refused = entry->ready->Late();
+    }
+    Queue(*entry);
+  }
+  waiting_.resize(left);
+}
+
 Device::Entry* Device::Next() {
   MutexLock lock(mutex_);
-  while (queue_.empty() && !stopping_) changed_.Wait(mutex_);
-  return stopping_ ? nullptr : &jobs_.at(*queue_.Next());
+  while (!stopping_) {
+    if (!waiting_.empty()) QueueReady();
+    if (const std::optional<core::JobId> next = queue_.Next()) return &jobs_.at(*next);
+    if (waiting_.empty()) {
+      changed_.Wait(mutex_);
+    } else {
+      const Clock::time_point now = Clock::now();
+      changed_.WaitUntil(mutex_, now + Nap(now - waiting_since_));
+    }
+  }
+  return nullptr;
 }
 
 void Device::Answer(Entry& entry, core::Event answer) {
@@ -101,6 +157,7 @@ void Device::Answer(Entry& entry, core::Event answer) {
 }
 
 std::optional<core::Event> Device::RunItem(Entry& entry) {
+  if (!entry.refused.ok()) return entry.job->Refuse(entry.refused);
   try {
     if (entry.wave) return entry.job->CompactLayer(*engine_, *entry.wave);
     return entry.job->PlanLayer(*engine_);

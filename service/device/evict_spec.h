@@ -4,15 +4,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kvsteward/engine/policy.h"
 #include "kvsteward/engine/tensor.h"
+#include "service/core/types.h"
 
 namespace kvsteward::core {
 
 struct EvictSpec {
-  engine::Budget budget;  // of an Observe: amount 0 if none was given
+  engine::Budget budget;           // of an Observe: amount 0 if none was given
+  std::optional<WordValue> ready;  // nothing that the item names is read before; slot below KVS_WORDS
 
   engine::DType window_dtype = engine::DType::kF32;
   int32_t window_rows = 0;                // 0: no window was given

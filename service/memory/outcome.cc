@@ -13,6 +13,8 @@ core::Code ToCode(absl::StatusCode code) {
       return core::Code::kCancelled;
     case absl::StatusCode::kInvalidArgument:
       return core::Code::kInvalidArgument;
+    case absl::StatusCode::kDeadlineExceeded:
+      return core::Code::kDeadlineExceeded;
     case absl::StatusCode::kNotFound:
       return core::Code::kNotFound;
     case absl::StatusCode::kResourceExhausted:

@@ -39,6 +39,12 @@ absl::Status ReadItem(const std::string& prefix, const Message& item, core::Evic
     if (absl::Status s = ReadWindow(prefix, item.window(), written, spec); !s.ok()) return s;
   }
   if (absl::Status s = ReadInputs(prefix, item.inputs(), spec); !s.ok()) return s;
+  if (item.has_ready()) {
+    if (absl::Status s = ReadWord(prefix + "ready", item.ready(), spec.ready); !s.ok()) return s;
+  }
+  if (item.has_done()) {
+    if (absl::Status s = ReadWord(prefix + "done", item.done(), out.done); !s.ok()) return s;
+  }
   out.sequence = item.sequence();
   out.request_id = item.request_id();
   if (out.request_id != 0) out.request_hash = HashOf(item);

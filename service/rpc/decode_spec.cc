@@ -45,6 +45,12 @@ absl::Status ReadInput(const std::string& field, const v1::Input& input, size_t 
 
 }  // namespace
 
+absl::Status ReadWord(const std::string& field, const v1::Word& word, std::optional<core::WordValue>& out) {
+  if (absl::Status s = CheckRange(field + ".slot", word.slot(), 0, KVS_WORDS - 1); !s.ok()) return s;
+  out = {.slot = word.slot(), .value = word.value()};
+  return absl::OkStatus();
+}
+
 absl::Status ReadWindow(const std::string& item, const v1::Window& window, uint32_t written, core::EvictSpec& spec) {
   if (absl::Status s = CheckRange(item + "window.rows", window.rows(), 1, 4096); !s.ok()) return s;
   if (absl::Status s = ReadDType(item + "window.dtype", window.dtype(), spec.window_dtype); !s.ok()) return s;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -11,6 +12,8 @@
 
 namespace kvsteward::rpc {
 
+// A ready or done word; `field` is its name.
+absl::Status ReadWord(const std::string& field, const v1::Word& word, std::optional<core::WordValue>& out);
 // `written` is the item's written_tokens.
 absl::Status ReadWindow(const std::string& item, const v1::Window& window, uint32_t written, core::EvictSpec& spec);
 absl::Status ReadInputs(const std::string& item, const v1::Inputs& inputs, core::EvictSpec& spec);

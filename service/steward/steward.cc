@@ -88,6 +88,7 @@ struct Steward::Impl {
   void Do(const core::StorePositions& effect) {
     DieUnlessOk(store.Find(effect.lease)->StorePositions(effect.units, *effect.positions));
   }
+  void Do(const core::StoreDone& effect);
   void Do(core::RunEvict&& effect) {
     std::shared_ptr<memory::LeasePool> pool = store.Find(effect.lease);
     runner.RunEvict(std::move(effect), std::move(pool));
@@ -146,6 +147,14 @@ void Steward::Impl::Do(const core::ExportObject& effect) {
                                .bytes = effect.object.bytes,
                                .ticket = {}};
   port->Send(effect.socket, message, pool->Descriptor(effect.object.kind, effect.object.index));
+}
+
+void Steward::Impl::Do(const core::StoreDone& effect) {
+  const std::shared_ptr<memory::LeasePool> pool = store.Find(effect.lease);
+  if (pool == nullptr) return;
+  const std::span<std::byte> statistics = pool->Bytes(core::ObjectKind::kStatistics, 0);
+  if (statistics.size() < KVS_WINDOWS_OFFSET) return;
+  __atomic_store_n(kvs_done_word(statistics.data(), effect.done.slot), effect.done.value, __ATOMIC_RELEASE);
 }
 
 void Steward::Impl::Loop() {

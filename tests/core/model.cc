@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "tests/core/world.h"
@@ -89,6 +90,43 @@ void Model::Erase(ModelLease& lease, SequenceId sequence) {
   ADD_FAILURE() << "sequence " << sequence << " was released and never was";
 }
 
+template <typename Items>
+std::vector<StoreDone> Model::DueOf(LeaseId id, const Items& items) const {
+  std::vector<StoreDone> due;
+  const std::set<JobId>& jobs = leases_.at(id).jobs;
+  for (const auto& item : items) {
+    const bool busy =
+        std::any_of(jobs.begin(), jobs.end(), [&](JobId job) { return jobs_.at(job).sequence == item.sequence; });
+    if (item.done && !busy) due.push_back({id, *item.done});
+  }
+  return due;
+}
+
+void Model::ExpectStored(const Event& event, const std::vector<Effect>& effects) {
+  std::vector<StoreDone> due = std::exchange(due_, {});
+  const bool refused = std::any_of(effects.begin(), effects.end(), [](const Effect& effect) {
+    const auto* reply = std::get_if<Reply>(&effect);
+    return reply != nullptr && !reply->outcome.ok();
+  });
+  const bool ignored = effects.empty();  // a call that waits for its answer came twice
+  if (const auto* evict = std::get_if<EvictAsked>(&event); evict != nullptr && !refused && !ignored) {
+    due = DueOf(keys_.at(evict->lease.key), evict->items);
+  } else if (const auto* observe = std::get_if<ObserveAsked>(&event); observe != nullptr && !refused && !ignored) {
+    due = DueOf(keys_.at(observe->lease.key), observe->items);
+  }
+  size_t stored = 0;
+  for (const Effect& effect : effects) {
+    if (std::holds_alternative<Reply>(effect)) EXPECT_EQ(stored, due.size()) << "a reply before a done word";
+    const auto* store = std::get_if<StoreDone>(&effect);
+    if (store == nullptr) continue;
+    ASSERT_LT(stored, due.size()) << "a done word that is not due";
+    EXPECT_EQ(store->lease, due[stored].lease);
+    EXPECT_EQ(store->done, due[stored].done);
+    ++stored;
+  }
+  EXPECT_EQ(stored, due.size());
+}
+
 void Model::Before(const Event& event) {
   if (const auto* planned = std::get_if<EvictPlanned>(&event)) {
     CarryPlanned(*planned);
@@ -120,6 +158,7 @@ void Model::Before(const Event& event) {
     if (found == jobs_.end() || !found->second.ended) return;
     ModelLease& lease = leases_.at(found->second.lease);
     if (lease.jobs.erase(over->job) == 0) return;
+    if (found->second.done) due_.push_back({found->second.lease, *found->second.done});
     const auto sequence = lease.sequences.find(found->second.table);
     if (sequence->second.releasing) Erase(lease, sequence->second.id);
   }
@@ -158,6 +197,7 @@ void Model::After(const Event& event, const std::vector<Effect>& effects) {
   const CallId call = CallOf(event);
   if (call != 0 && !std::holds_alternative<CallCancelled>(event)) asked_.emplace(call, event);
   for (const Effect& effect : effects) Carry(event, effect);
+  ExpectStored(event, effects);
 
   if (const auto* set = std::get_if<SetTenantAsked>(&event)) {
     const auto tenant = tenants_.find(set->tenant);
@@ -255,13 +295,16 @@ void Model::CarryRunEvict(const Event& event, const RunEvict& run) {
   if (const auto* observe = std::get_if<ObserveAsked>(&event)) {
     job.observe = true;
     for (const ObserveItem& item : observe->items) {
-      if (item.sequence == run.sequence) ExpectPolicy(run, item.policy);
+      if (item.sequence != run.sequence) continue;
+      ExpectPolicy(run, item.policy);
+      job.done = item.done;
     }
   } else {
     for (const EvictItem& item : std::get<EvictAsked>(event).items) {
       if (item.sequence != run.sequence) continue;
       ExpectPolicy(run, item.policy);
       job.plan_only = item.plan_only;
+      job.done = item.done;
       if (!item.lazy || item.spec->budget_tokens < 1) continue;
       EXPECT_TRUE(std::any_of(sequence.units.begin(), sequence.units.end(), [&](const ModelUnit& unit) {
         const int32_t budget = item.spec->budget_tokens;  // which may not be the plan's

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -63,6 +64,7 @@ class Model {
     CallId call = 0;
     SequenceId sequence = 0;
     PolicyRef policy;
+    std::optional<WordValue> done;
     bool observe = false;
     bool plan_only = false;
     bool cancelled = false;
@@ -81,6 +83,11 @@ class Model {
     uint64_t blocks_after = 0;
   };
 
+  // The done words that are due by this event are stored, each once, before it is answered.
+  void ExpectStored(const Event& event, const std::vector<Effect>& effects);
+  // Of a call's items: those that were answered without a job, unless an earlier one has the sequence.
+  template <typename Items>
+  std::vector<StoreDone> DueOf(LeaseId id, const Items& items) const;
   void Take(ModelLease& lease, std::span<const Run> runs, std::vector<uint32_t>* row);
   void Give(ModelLease& lease, const std::vector<uint32_t>& blocks);
   // The rows hold exactly the blocks of the residents at `tokens`: what was cut has been said.
@@ -109,6 +116,7 @@ class Model {
   std::map<JobId, ModelJob> jobs_;
   std::map<CallId, Event> asked_;
   std::set<ObjectId> exported_;
+  std::vector<StoreDone> due_;  // by the job that has just ended
 };
 
 }  // namespace kvsteward::core

@@ -174,7 +174,8 @@ class Chaos {
         const SequenceId other = i == 0 ? id : Pick(client);
         if (!named.insert(other).second) continue;
         const uint64_t request = RequestId();
-        observe.items.push_back({other, request, request, Written(Of(client, other)), RandomPolicy(), nullptr});
+        observe.items.push_back(
+            {other, request, request, Written(Of(client, other)), RandomPolicy(), nullptr, RandomDone()});
       }
       Ask(client, observe);
     } else if (dice < 94) {
@@ -195,6 +196,7 @@ class Chaos {
         item.spec = BudgetOf(UpTo(60));
         item.export_plan = Chance(30);
         item.export_scores = item.export_plan && Chance(50);
+        item.done = RandomDone();
         evict.items.push_back(item);
       }
       Ask(client, evict);
@@ -205,6 +207,10 @@ class Chaos {
     }
   }
 
+  std::optional<WordValue> RandomDone() {
+    if (Chance(50)) return std::nullopt;
+    return WordValue{static_cast<uint32_t>(Below(256)), static_cast<uint32_t>(rng_())};
+  }
   PolicyRef RandomPolicy() { return Chance(50) ? nullptr : PolicyOf(UpTo(9)); }
 
   void SetTenant() {

@@ -57,6 +57,8 @@ void World::Note(const Effect& effect) {
     closed.push_back(*close);
   } else if (const auto* object = std::get_if<ExportObject>(&effect)) {
     exported.push_back(*object);
+  } else if (const auto* done = std::get_if<StoreDone>(&effect)) {
+    stored.push_back(*done);
   } else if (std::holds_alternative<Drained>(effect)) {
     EXPECT_FALSE(drained);
     drained = true;

@@ -92,6 +92,7 @@ class World {
   std::vector<Notify> notices;
   std::vector<CloseSocket> closed;
   std::vector<ExportObject> exported;
+  std::vector<StoreDone> stored;
   bool drained = false;
 
   // ---- Shorthand

@@ -91,6 +91,9 @@ std::vector<Broken<R>> ItemCases() {
       {window([](v1::Window& w) { w.set_inline_queries(std::string((1 << 20) + 1, 'x')); }),
        "sequences[0].window.inline_queries is 1048577 bytes long"},
       {positions({3}), "sequences[0].window.positions is 1 items long"},
+      {item([](S& s) { s.mutable_ready()->set_slot(256); }), "sequences[0].ready.slot is 256; it must be 0 to 255"},
+      {item([](S& s) { s.mutable_ready()->set_slot(~0u); }), "sequences[0].ready.slot is 4294967295"},
+      {item([](S& s) { s.mutable_done()->set_slot(256); }), "sequences[0].done.slot is 256; it must be 0 to 255"},
       {positions({3, 5, 5, 6}), "sequences[0].window.positions[2] is 5; it must be above"},
       {positions({3, 5, 6, 20}),
        "sequences[0].window.positions[3] is 20; it must be above the row's position before it and below "

@@ -24,7 +24,7 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
 Rig::Rig(const RigOptions& options)
     : answers_(options.answers),
       memory_(memory::NewHostBackend(), memory::NewHostBackend(), options.arena_bytes),
-      device_(engine::NewHostEngine(2)),
+      device_(engine::NewHostEngine(2), options.longest_wait),
       metrics_(kIdentity) {
   setenv("KVSTEWARD_CHECK", "1", 1);
   core::Config config;

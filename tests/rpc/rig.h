@@ -2,6 +2,7 @@
 // checks its books after every event (KVSTEWARD_CHECK=1).
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,7 @@ struct RigOptions {
   uint64_t extent_bytes = 1u << 20;
   uint32_t leases = 16;
   int message_bytes = 4 << 20;
+  std::chrono::milliseconds longest_wait = device::Device::kLongestWait;  // for a ready word
   bool answers = true;  // false: the steward's loop does not run, so that no call is ever answered
 };
 

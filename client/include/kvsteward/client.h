@@ -13,7 +13,7 @@
 //
 // Errors are the sidecar's own, in its words; besides: INTERNAL, the sidecar broke the protocol; DEADLINE_EXCEEDED, a
 // call took longer than call_timeout. Then the sequences it named stay the sidecar's until a later call that names them
-// succeeds. No call is retried: every call states the wanted end and may be repeated.
+// succeeds, or their done words are there. No call is retried: every call states the wanted end and may be repeated.
 #pragma once
 
 #include <chrono>
@@ -74,6 +74,13 @@ struct Inputs {
   std::optional<uint64_t> query_covariance;  // float [layers, query_heads, head_dim, head_dim]
 };
 
+// A ready or done word, one of KVS_WORDS of each, and a value for it: kvsteward/shm.h says how a thread or a CUDA
+// stream stores and awaits it. Client::ReadyWord and DoneWord are their addresses.
+struct Word {
+  uint32_t slot = 0;
+  uint32_t value = 0;
+};
+
 // What may be asked of one eviction. Exactly one budget is set.
 struct EvictOptions {
   std::string policy;  // a preset's name or a policy as YAML; empty: the tenant's default
@@ -87,6 +94,13 @@ struct EvictOptions {
   bool export_plan = false;
   bool export_scores = false;
   std::optional<uint64_t> if_version;
+  // The call waits until this ready word has reached the value before it reads anything; DEADLINE_EXCEEDED after 10
+  // seconds, with nothing changed. So it may be made while a stream still writes the tokens that Wrote() spoke of.
+  std::optional<Word> ready;
+  // This done word gets the value just before the call returns, so that a stream can wait instead of a thread. If the
+  // call fails and the word is not there (the call was refused as a whole, or the sidecar has died), nobody else stores
+  // it: the caller does, or the stream waits for ever.
+  std::optional<Word> done;
 };
 
 // Rows for running scores: those at the observed tokens and the positions right behind. A budget where the policy's
@@ -97,7 +111,9 @@ struct ObserveOptions {
   std::optional<uint32_t> budget_ppm;
   std::optional<uint64_t> budget_bytes;
   Window window;
-  Inputs inputs;  // classes, if the signal is over candidates only and the policy protects some
+  Inputs inputs;              // classes, if the signal is over candidates only and the policy protects some
+  std::optional<Word> ready;  // as in EvictOptions
+  std::optional<Word> done;   // as in EvictOptions
 };
 
 struct Evicted {
@@ -213,6 +229,9 @@ class Client {
   uint64_t window_slot_bytes() const;
   // Room for Inputs, input_bytes long. Valid until Reattach.
   std::span<std::byte> InputArea() const;
+  // The words of the lease, to be stored and loaded atomically. nullptr beyond KVS_WORDS. Valid until Reattach.
+  uint32_t* ReadyWord(uint32_t slot) const;
+  uint32_t* DoneWord(uint32_t slot) const;
   uint64_t block_bytes() const;
   std::string lease_name() const;
   std::string backend() const;

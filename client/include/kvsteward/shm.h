@@ -15,7 +15,7 @@
  *               mapped one behind the other, block b lies at base + b * block_bytes. A file that cannot shrink; if Attach
  *               named a device, an allocation of that device's memory instead, as its driver exports it.
  *   tables      rows of blocks, read-only to the worker; grows by further chunks.
- *   statistics  the self-test, window slots and the inputs area, written by the worker.
+ *   statistics  the self-test, words, window slots and the inputs area, written by the worker.
  *   plans       what the last eviction of a sequence kept, read-only to the worker.
  *
  * A block is 16 tokens of one (layer, kv head): K [16, head_dim], then V [16, head_dim], in the lease's dtype, C order.
@@ -96,13 +96,40 @@ struct kvs_row {
 #pragma GCC diagnostic pop
 
 /* ---- Statistics region ----------------------------------------------------------------------------------------------
- *   kvs_region_header | self-test | window slots | inputs area (at inputs_offset from Attach, of its input_bytes)
+ *   kvs_region_header | self-test | ready words | done words | window slots | inputs area (at inputs_offset from
+ *   Attach, of its input_bytes)
  * A window slot holds the queries of the last rows, after RoPE: [layers, query_heads, rows, head_dim], C order,
  * packed. The inputs area is the worker's to divide: Evict names where in it each input lies, at multiples of
- * KVS_ALIGNMENT, as packed uint8_t (classes) or float (the others), C order. What a call names must not change until
- * its reply. */
+ * KVS_ALIGNMENT, as packed uint8_t (classes) or float (the others), C order. What a call names must not change from
+ * the call, or once its ready word has reached its value, until its reply. */
 #define KVS_SELF_TEST_OFFSET 64u /* 16 bytes: the ticket, each byte xor 0x5a */
 #define KVS_WINDOWS_OFFSET 4096u /* window slot s at KVS_WINDOWS_OFFSET + s * window_slot_bytes (from Attach) */
+
+/* Words let a worker's CUDA stream and the sidecar wait for each other while no CPU thread of the worker does. They are
+ * 32 bits wide, begin as 0, and are divided by the worker as it likes; one slot serves one item at a time. A word has
+ * reached a value if kvs_word_reached says so, which goes around at 2^32 and is what CU_STREAM_WAIT_VALUE_GEQ asks. (Of
+ * the stream's operations those on 32 bits exist wherever any does; those on 64 depend on the device.)
+ *
+ * ready  An item of Evict or Observe that names one is begun once the word has reached the value. So its call may be
+ *        made while the stream still writes K, V, the window slot or the inputs: the sidecar's host looks at the word
+ *        and reads nothing else of the item before. Stored behind those writes
+ *          by a stream: cuStreamWriteValue32(stream, word, value, CU_STREAM_WRITE_VALUE_DEFAULT)
+ *          by a thread: __atomic_store_n(kvs_ready_word(region, slot), value, __ATOMIC_RELEASE)
+ *
+ * done   The sidecar stores the item's value, with release, when the sequence is the worker's again: behind the last
+ *        row that changes and before the reply. Waited for
+ *          by a stream: cuStreamWaitValue32(stream, word, value, CU_STREAM_WAIT_VALUE_GEQ)
+ *          by a thread: kvs_word_reached(__atomic_load_n(kvs_done_word(region, slot), __ATOMIC_ACQUIRE), value)
+ *        It is stored however a begun item ends, also if its call was cancelled, and for an item that is answered
+ *        without being begun; but not while an earlier item of the same sequence is under way, nor if the call was
+ *        refused as a whole. Then, and when the sidecar has died, nobody comes: the worker stores the value, and its
+ *        stream goes on.
+ *
+ * For a stream, once: cuMemHostRegister(region, KVS_WINDOWS_OFFSET, CU_MEMHOSTREGISTER_DEVICEMAP), and
+ * cuMemHostGetDevicePointer of each word; cuMemHostUnregister before the region is unmapped. */
+#define KVS_WORDS 256u         /* of each kind */
+#define KVS_READY_OFFSET 1024u /* ready word s at KVS_READY_OFFSET + 4 * s */
+#define KVS_DONE_OFFSET 2048u  /* done word s at KVS_DONE_OFFSET + 4 * s */
 
 /* ---- Plan region ----------------------------------------------------------------------------------------------------
  * Evict says at which offset its plan lies, if one was asked for. Valid until the next call that names the sequence.
@@ -148,6 +175,14 @@ static inline const struct kvs_row* kvs_current_row(const struct kvs_sequence_ta
   const uint64_t word = __atomic_load_n(kvs_unit_word(table, unit), __ATOMIC_ACQUIRE);
   return kvs_row_slot(table, unit, (uint32_t)(word & 1));
 }
+static inline int kvs_word_reached(uint32_t word, uint32_t value) { return word - value <= 0x7fffffffu; }
+/* Of a statistics region. REQUIRES: slot < KVS_WORDS. */
+static inline uint32_t* kvs_ready_word(void* statistics, uint32_t slot) {
+  return (uint32_t*)((uint8_t*)statistics + KVS_READY_OFFSET) + slot;
+}
+static inline uint32_t* kvs_done_word(void* statistics, uint32_t slot) {
+  return (uint32_t*)((uint8_t*)statistics + KVS_DONE_OFFSET) + slot;
+}
 static inline const struct kvs_unit_plan* kvs_unit_plan_of(const struct kvs_plan* plan, uint32_t unit) {
   return (const struct kvs_unit_plan*)((const uint8_t*)plan + sizeof(struct kvs_plan)) + unit;
 }
@@ -161,6 +196,9 @@ static inline const struct kvs_unit_plan* kvs_unit_plan_of(const struct kvs_plan
 
 KVS_STATIC_ASSERT(sizeof(struct kvs_fd_message) == 48, "ABI");
 KVS_STATIC_ASSERT(sizeof(struct kvs_region_header) == 64, "ABI");
+KVS_STATIC_ASSERT(KVS_SELF_TEST_OFFSET + 16 <= KVS_READY_OFFSET, "ABI");
+KVS_STATIC_ASSERT(KVS_READY_OFFSET + 4 * KVS_WORDS <= KVS_DONE_OFFSET, "ABI");
+KVS_STATIC_ASSERT(KVS_DONE_OFFSET + 4 * KVS_WORDS <= KVS_WINDOWS_OFFSET, "ABI");
 KVS_STATIC_ASSERT(sizeof(struct kvs_sequence_table) == 64, "ABI");
 KVS_STATIC_ASSERT(sizeof(struct kvs_row) == 16, "ABI");
 KVS_STATIC_ASSERT(sizeof(struct kvs_plan) == 64, "ABI");
