@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,9 @@ inline int TestResult() {
   std::printf("%s: %d checks, %d failures\n", failures == 0 && checks > 0 ? "PASSED" : "FAILED", checks, failures);
   return failures == 0 && checks > 0 ? 0 : 1;
 }
+
+// Whether only small cases are wanted: under a sanitizer, or on a CPU, they take hundreds of times as long.
+inline bool Small() { return kEmulated || std::getenv("KVSTEWARD_GPU_TEST_SMALL") != nullptr; }
 
 #define CHECK(condition) ::kvsteward::gpu_test::Check((condition), __FILE__, __LINE__, #condition)
 #define CHECK_CUDA(call) ::kvsteward::gpu_test::CheckCuda((call), __FILE__, __LINE__, #call)

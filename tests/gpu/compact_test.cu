@@ -131,6 +131,7 @@ void RunShapes() {
        .units = {
            {40, Keep::kAll, false}, {50, Keep::kHalf, true}, {60, Keep::kTenth, false}, {70, Keep::kTenth, true}}});
   Run(++seed, {.name = "nobody moves", .units = {{40, Keep::kAll, false}}});
+  if (Small()) return;
   Run(++seed, {.name = "ragged", .units = {{100'000, Keep::kHalf}, {1, Keep::kAll}, {33, Keep::kNone}}});
   Run(++seed,
       {.name = "many tokens", .token_bytes = 32, .units = {{kMany + 3, Keep::kAll}, {kMany - 1, Keep::kHoles}}});
@@ -206,6 +207,6 @@ void RunRefusals() {
 int main() {
   kvsteward::gpu_test::RunRefusals();
   kvsteward::gpu_test::RunShapes();
-  kvsteward::gpu_test::RunFarBlocks();
+  if (!kvsteward::gpu_test::Small()) kvsteward::gpu_test::RunFarBlocks();
   return kvsteward::gpu_test::TestResult();
 }

@@ -268,6 +268,18 @@ void BadNumbers(Random& random, const Case& c, float bad_number) {
   CHECK(OnDevice(p, wrong, 0).bad == expected);
 }
 
+// One case of every kernel.
+void RunSmall() {
+  Random random(7);
+  const std::vector<int32_t> lengths = {530, 1, 0, 65};
+  for (const int32_t dim : {128, 64, 24}) {
+    Score(random, {.lengths = lengths, .dim = dim});
+    Score(random, {.lengths = lengths, .dim = dim, .window_rows = 33, .mean_rows = true});
+    Score(random, {.lengths = lengths, .dim = dim, .group = 5, .max_rows = true, .max_heads = true});
+    BadNumbers(random, {.lengths = lengths, .dim = dim}, std::nanf(""));
+  }
+}
+
 void RunAll() {
   Random random(7);
   constexpr DType kBF16 = DType::kBF16, kF16 = DType::kF16, kF32 = DType::kF32;
@@ -311,6 +323,10 @@ void RunAll() {
 }  // namespace kvsteward::gpu_test
 
 int main() {
-  kvsteward::gpu_test::RunAll();
+  if (kvsteward::gpu_test::Small()) {
+    kvsteward::gpu_test::RunSmall();
+  } else {
+    kvsteward::gpu_test::RunAll();
+  }
   return kvsteward::gpu_test::TestResult();
 }
