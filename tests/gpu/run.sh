@@ -120,6 +120,7 @@ run() {
   collect
   [[ ${results[-1]} == passed ]]
 }
+show() { [[ ! -s $work/$1.txt ]] || cat "$work/$1.txt"; } # NAME: all that it printed
 kernel_tests() {
   local program
   for program in "$bin"/*_test; do
@@ -146,7 +147,7 @@ part_contract() {
 part_vmm() { # alone: it looks at what the device has free
   wanted vmm vmm_test || return 0
   run vmm_test 120 "$bin/vmm_test"
-  cat "$work/vmm_test.txt"
+  show vmm_test
 }
 part_demo() {
   wanted demo || return 0
@@ -190,7 +191,7 @@ part_bench() {
   fi
   run bench 120 "$bin/kvsteward_gpu_bench" "${rate[@]}" --json "$out/bench.json" --rows "$work/bench.rows" \
     --mask "$work/mask"
-  cat "$work/bench.txt"
+  show bench
 }
 part_torch() {
   wanted torch || return 0
@@ -201,7 +202,7 @@ part_torch() {
   else
     run torch 120 env PYTHONDONTWRITEBYTECODE=1 python3 "$bundle/torch_side.py" --ours "$out/bench.json" \
       --mask "$work/mask" --json "$out/torch.json" --rows "$work/torch.rows"
-    cat "$work/torch.txt"
+    show torch
   fi
 }
 # DRAM bytes that scoring reads, against keys and norms: 32k tokens of 8 heads.
@@ -225,6 +226,10 @@ part_ncu() {
 }
 # The same benchmark while another process reads a cache over and over, as a decoding worker does.
 beside_worker() { # NAME
+  if (($(left) < 15)); then
+    skip "$1" "no time left of $total s"
+    return
+  fi
   "$bin/kvsteward_gpu_bench" --play-worker 60 >"$work/$1-worker.txt" 2>&1 &
   player=$!
   sleep 3
@@ -234,7 +239,7 @@ beside_worker() { # NAME
   wait "$player" 2>/dev/null
   player=
   # Limits are for a GPU of one's own.
-  awk -F '\t' -v OFS='\t' -v name="$1" '$7 != "-" { $1 = name ": " $1; $5 = $6 = $7 = "-"; print }' "$work/$1.all" \
+  [[ ! -s $work/$1.all ]] || awk -F '\t' -v OFS='\t' -v name="$1" '$7 != "-" { $1 = name ": " $1; $5 = $6 = $7 = "-"; print }' "$work/$1.all" \
     >"$work/$1.rows"
 }
 mps=

@@ -53,7 +53,7 @@ TEST(GpuBenchReport, RowsHaveSevenCells) {
   report.Add(Score(27));
   report.Add({.name = "copy", .unit = "GB/s", .reading = {4300, 4200, 4400}});
   EXPECT_EQ(report.Rows(), "score\t27.00 us\t20.00\t1.35\t1.60 x\t1.35 x\tgood\ncopy\t4300 GB/s\t-\t-\t-\t-\t-\n");
-  EXPECT_THAT(report.Table(), HasSubstr("verdict\nscore  27.00 us"));
+  EXPECT_THAT(report.Table(), HasSubstr("  verdict\nscore    27.00 us  20.00   1.35"));
   EXPECT_EQ(report.Json().at(0).at("at_most"), 1.6);
   EXPECT_FALSE(report.Json().at(1).contains("ratio"));
 }

@@ -43,6 +43,7 @@ class Sequence {
   cudaError_t Score(int32_t first, int32_t count, int32_t at_a_time, bool normaliser, cudaStream_t stream);
   cudaError_t Refine(Policy policy, int32_t first, int32_t count, cudaStream_t stream);
   cudaError_t Select(int32_t first, int32_t count, cudaStream_t stream);
+  // REQUIRES: LayOut() since the lists became what they are.
   cudaError_t Compact(int32_t first, int32_t count, cudaStream_t stream);
 
   // What the host does between Select and Compact: reads how much stays of every unit and gives each its blocks.
