@@ -34,7 +34,7 @@ std::pmr::memory_resource* Managed() {
 }
 
 std::unique_ptr<Engine> MakeEngine(int threads) {
-  auto engine = NewCudaEngine(0, threads);
+  auto engine = NewCudaEngine({.host_threads = threads});
   if (!engine.ok()) {
     ADD_FAILURE() << engine.status();
     return nullptr;

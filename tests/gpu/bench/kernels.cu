@@ -2,10 +2,13 @@
 
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/launch.h"
 #include "kvsteward/engine/tensor.h"
 
 namespace kvsteward::gpu_bench {
 namespace {
+
+using engine::cuda::Launch;
 
 constexpr int kThreads = 512;
 constexpr int kLoads = 8;  // in flight per thread
@@ -123,39 +126,35 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 cudaError_t LaunchPause(double us, cudaStream_t stream) {
-  Pause<<<1, 1, 0, stream>>>(static_cast<uint64_t>(us * 1000));
-  return cudaGetLastError();
+  return Launch(Pause, 1, 1, 0, stream, static_cast<uint64_t>(us * 1000));
 }
 
 cudaError_t LaunchRead(const void* data, size_t bytes, int times, uint32_t* sink, cudaStream_t stream) {
   const size_t count = bytes / sizeof(uint4);
-  Read<<<BlocksFor(count / kLoads), kThreads, 0, stream>>>(static_cast<const uint4*>(data), count, times, sink);
-  return cudaGetLastError();
+  return Launch(Read, BlocksFor(count / kLoads), kThreads, 0, stream, static_cast<const uint4*>(data), count, times,
+                sink);
 }
 
 cudaError_t LaunchCopy(const void* from, void* to, size_t bytes, cudaStream_t stream) {
   const size_t count = bytes / sizeof(uint4);
-  Copy<<<BlocksFor(count / 4), kThreads, 0, stream>>>(static_cast<const uint4*>(from), static_cast<uint4*>(to), count);
-  return cudaGetLastError();
+  return Launch(Copy, BlocksFor(count / 4), kThreads, 0, stream, static_cast<const uint4*>(from),
+                static_cast<uint4*>(to), count);
 }
 
 double MmaLoop::flops() const { return kProductFlops * kProducts * iterations * blocks * (kThreads / 32); }
 
 cudaError_t LaunchMma(const MmaLoop& loop, uint32_t* sink, cudaStream_t stream) {
-  Mma<<<static_cast<uint32_t>(loop.blocks), kThreads, 0, stream>>>(loop.iterations, sink);
-  return cudaGetLastError();
+  return Launch(Mma, static_cast<uint32_t>(loop.blocks), kThreads, 0, stream, loop.iterations, sink);
 }
 
 cudaError_t LaunchNumbers(uint32_t seed, uint32_t first, size_t count, uint16_t* to, cudaStream_t stream) {
-  Numbers<<<BlocksFor(count), kThreads, 0, stream>>>(seed, first, count, to);
-  return cudaGetLastError();
+  return Launch(Numbers, BlocksFor(count), kThreads, 0, stream, seed, first, count, to);
 }
 
 cudaError_t LaunchCacheNumbers(uint32_t seed, int32_t units, int32_t tokens, int32_t head_dim, uint16_t* data,
                                cudaStream_t stream) {
   const size_t count = size_t{2} * static_cast<size_t>(units) * static_cast<size_t>(tokens * int64_t{head_dim});
-  CacheNumbers<<<BlocksFor(count), kThreads, 0, stream>>>(seed, units, tokens, head_dim, data);
-  return cudaGetLastError();
+  return Launch(CacheNumbers, BlocksFor(count), kThreads, 0, stream, seed, units, tokens, head_dim, data);
 }
 
 }  // namespace kvsteward::gpu_bench

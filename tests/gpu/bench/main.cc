@@ -81,6 +81,7 @@ int Main(int argc, char** argv) {
     Timer timer(repetitions);
     const Ceilings ceilings = MeasureCeilings(timer, matmul_tflops, report);
     MeasureStages(timer, ceilings, mask, report);
+    MeasureEvict(timer, report);
 #ifdef KVSTEWARD_WORKER_ON_CUDA
     MeasureAttention(timer, ceilings, report);
 #endif

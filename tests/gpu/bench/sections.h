@@ -22,6 +22,9 @@ Ceilings MeasureCeilings(Timer& timer, double matmul_tflops, Report& report);
 // keeps are written, or empty.
 void MeasureStages(Timer& timer, const Ceilings& ceilings, const std::string& mask_path, Report& report);
 
+// An eviction of 32 layers of 32k tokens through the CUDA engine.
+void MeasureEvict(Timer& timer, Report& report);
+
 // Decoding over what an eviction leaves: heads of different lengths against heads of one.
 void MeasureAttention(Timer& timer, const Ceilings& ceilings, Report& report);
 

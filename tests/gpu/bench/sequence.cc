@@ -78,8 +78,7 @@ Sequence::Sequence(int32_t layers, int32_t tokens, cudaStream_t stream)
   CHECK_CUDA(LaunchCacheNumbers(kCacheSeed, units(), tokens, kDim, numbers, stream));
   CHECK_CUDA(LaunchNumbers(kQuerySeed, 0, queries_.size(), queries_.data(), stream));
   CHECK_CUDA(engine::cuda::ResetBadTokens(bad_.data(), units(), stream));
-  const engine::cuda::DevicePool pool = Args(0, layers, false).pool;
-  CHECK_CUDA(LaunchNorms(pool, View(0, layers), kDim, engine::DType::kBF16, true, none_.data(), bad_.data(), stream));
+  CHECK_CUDA(LaunchNorms(pool(), View(0, layers), kDim, engine::DType::kBF16, true, none_.data(), bad_.data(), stream));
   CHECK_CUDA(cudaStreamSynchronize(stream));
 }
 
@@ -96,10 +95,14 @@ engine::cuda::DeviceUnits Sequence::View(int32_t first, int32_t count) const {
           .offset = offset_.data() + skip};
 }
 
+engine::cuda::DevicePool Sequence::pool() const {
+  return {data_.data(), kBlockBytes, positions_.data(), norms_.data(), nullptr};
+}
+
 engine::cuda::ScoreArgs Sequence::Args(int32_t first, int32_t count, bool normaliser) const {
   const int64_t rows = int64_t{first} * kHeads * kGroup * kRows;
   engine::cuda::ScoreArgs args;
-  args.pool = {data_.data(), kBlockBytes, positions_.data(), norms_.data(), nullptr};
+  args.pool = pool();
   args.units = View(first, count);
   args.head_dim = kDim;
   args.group = kGroup;
@@ -124,16 +127,15 @@ cudaError_t Sequence::Refine(Policy policy, int32_t first, int32_t count, cudaSt
   using engine::cuda::RefineStep;
   const int32_t skip = first * kHeads;
   const engine::cuda::DeviceUnits units = View(first, count);
-  const engine::cuda::DevicePool pool = Args(first, count, false).pool;
   const engine::cuda::DeviceCandidates candidates = {begin_.data() + skip, end_.data() + skip};
-  if (const cudaError_t error = LaunchCandidates(pool, units, kSinks, kRecent, candidates, stream);
+  if (const cudaError_t error = LaunchCandidates(pool(), units, kSinks, kRecent, candidates, stream);
       error != cudaSuccess) {
     return error;
   }
   const RefineStep step = policy == Policy::kAhaKvAda
                               ? RefineStep{.kind = RefineStep::Kind::kValuePrior, .scale = RefineStep::Scale::kMean}
                               : RefineStep{.kind = RefineStep::Kind::kAvgPool, .pool = 7, .padded = true};
-  return LaunchRefine(pool, units, candidates, &step, 1, scores_.data(), refined_.data(), refine_bad_.data() + skip,
+  return LaunchRefine(pool(), units, candidates, &step, 1, scores_.data(), refined_.data(), refine_bad_.data() + skip,
                       workspace_.data(), stream);
 }
 
@@ -179,7 +181,7 @@ cudaError_t Sequence::Compact(int32_t first, int32_t count, cudaStream_t stream)
                                          .normed = length_.data(),
                                          .to = to_.data() + int64_t{skip} * to_stride_,
                                          .to_stride = to_stride_};
-  return LaunchCompact(Args(0, layers_, false).pool, View(0, layers_), wave, stream);
+  return LaunchCompact(pool(), View(0, layers_), wave, stream);
 }
 
 void Sequence::WriteMask(const std::string& path) const {

@@ -51,6 +51,10 @@ class Sequence {
 
   // Writes what stays of layer 0, a bit a token, units one after the other in whole words of 64.
   void WriteMask(const std::string& path) const;
+  engine::cuda::DevicePool pool() const;
+  // [layers, kHeads * kGroup, kRows, kDim]
+  std::vector<uint16_t> Queries() const { return queries_.Read(); }
+  size_t row_blocks() const { return (static_cast<size_t>(tokens_) + kBlockTokens - 1) / kBlockTokens; }
   // All of K and V.
   const std::byte* data() const { return data_.data(); }
   size_t data_bytes() const { return static_cast<size_t>(layers_) * kHeads * row_blocks() * kBlockBytes; }
@@ -60,7 +64,6 @@ class Sequence {
   static constexpr size_t kBlockBytes = 2 * kBlockTokens * kTokenBytes;
 
   int32_t units() const { return layers_ * kHeads; }
-  size_t row_blocks() const { return (static_cast<size_t>(tokens_) + kBlockTokens - 1) / kBlockTokens; }
   size_t words() const { return (static_cast<size_t>(tokens_) + 63) / 64; }
   size_t all_blocks() const;
   std::vector<int64_t> Multiples(size_t step) const;
