@@ -1,9 +1,8 @@
-// The CUDA backend meets the engine's contract, over memory that host and device share.
-#include <cuda_runtime.h>
+// The CUDA backend meets the engine's contract. Tokens lie in managed memory, which the engine reads as it would its
+// own and the tests as theirs. They are small: no more is asked for than any device has.
+#include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <cstddef>
-#include <memory_resource>
 #include <new>
 
 #include "kvsteward/engine/cuda.h"
@@ -17,17 +16,31 @@ using ::testing::Range;
 using ::testing::Values;
 using ::testing::ValuesIn;
 
-class ManagedMemory final : public std::pmr::memory_resource {
-  void* do_allocate(size_t bytes, size_t) override {
+class ManagedMemory : public std::pmr::memory_resource {
+ private:
+  void* do_allocate(size_t bytes, size_t /*alignment: of a page at least*/) override {
     void* data = nullptr;
     if (cudaMallocManaged(&data, std::max<size_t>(bytes, 1)) != cudaSuccess) throw std::bad_alloc();
     return data;
   }
-  void do_deallocate(void* data, size_t, size_t) override { cudaFree(data); }
-  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override { return this == &other; }
+  void do_deallocate(void* data, size_t, size_t) override { EXPECT_EQ(cudaFree(data), cudaSuccess); }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
-ManagedMemory managed_memory;
+// In large pieces, kept for the next sequence. Never destroyed: the runtime may be gone by then.
+std::pmr::memory_resource* Managed() {
+  static auto* pool = new std::pmr::synchronized_pool_resource(new ManagedMemory);
+  return pool;
+}
+
+std::unique_ptr<Engine> MakeEngine(int threads) {
+  auto engine = NewCudaEngine({.host_threads = threads});
+  if (!engine.ok()) {
+    ADD_FAILURE() << engine.status();
+    return nullptr;
+  }
+  return *std::move(engine);
+}
 
 #ifdef KVSTEWARD_CUDA_EMULATED
 constexpr uint32_t kStride = 20;
@@ -35,8 +48,7 @@ constexpr uint32_t kStride = 20;
 constexpr uint32_t kStride = 1;
 #endif
 
-const EngineUnderTest kCuda = {"cuda", [](int threads) { return *NewCudaEngine({.host_threads = threads}); },
-                               &managed_memory, kStride};
+const EngineUnderTest kCuda = {"cuda", MakeEngine, Managed(), kStride};
 
 INSTANTIATE_TEST_SUITE_P(Cuda, EngineContract, Values(kCuda), [](const auto& test) { return test.param.name; });
 
