@@ -122,7 +122,10 @@ TEST(Attach, BringsTheFirstExtentWhereTheSelfTestNeedsIt) {
   EXPECT_EQ(world.Status().leases.at(0).extents, 1u);
 
   // It is there for the first sequence: the next extent is number 1.
-  World::Worker worker{.socket = socket, .lease = attached.lease, .ref = {attached.key, attached.epoch}};
+  World::Worker worker;
+  worker.socket = socket;
+  worker.lease = attached.lease;
+  worker.ref = {attached.key, attached.epoch};
   world.Ask(HoldOpened{0, worker.ref});
   world.Finish<RunSelfTest>();
   EXPECT_EQ(world.Must<CreateSequenceReply>(CreateOf(worker, 5, 1000)).extents, 1u);
