@@ -69,8 +69,8 @@ void (*thread_body)(const void*);
 const void* thread_call;
 std::vector<std::byte> dynamic_shared;
 
-Fiber host;                // whoever launched
-std::vector<Fiber*> idle;  // fibers that run no thread
+Fiber host;                                            // whoever launched
+std::vector<Fiber*>& idle = *new std::vector<Fiber*>;  // fibers that run no thread; outlives every caller
 uint64_t random_state = 0x9e3779b97f4a7c15u;
 
 uint64_t Random() {  // xorshift64
