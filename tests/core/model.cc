@@ -223,9 +223,9 @@ void Model::Carry(const Event& event, const Effect& effect) {
   } else if (const auto* exported = std::get_if<ExportObject>(&effect)) {
     exported_.insert(exported->object.id);
     if (exported->object.kind == ObjectKind::kExtent) {
-      ModelLease& lease = leases_.at(exported->lease);
+      ModelLease& lease = leases_[exported->lease];  // the first one may come before Attach is answered
       EXPECT_EQ(exported->object.index, lease.extents++) << "extents must be exported in order";
-      lease.taken.resize(lease.taken.size() + lease.blocks_per_extent, false);
+      lease.taken.resize(size_t{lease.extents} * lease.blocks_per_extent, false);
     } else if (exported->object.kind == ObjectKind::kTables) {
       EXPECT_EQ(exported->object.index, leases_.at(exported->lease).chunks++);
     }
@@ -384,6 +384,7 @@ void Model::CarryReply(const Reply& reply) {
     ModelLease& lease = leases_[attached->lease];
     lease.shape = shapes_.at(attached->lease);
     lease.blocks_per_extent = static_cast<uint32_t>(attached->blocks_per_extent);
+    lease.taken.resize(size_t{lease.extents} * lease.blocks_per_extent, false);
     return;
   }
   LeaseId id = 0;

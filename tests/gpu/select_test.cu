@@ -163,14 +163,14 @@ bool Same(const Choice& host, const Choice& device, size_t heads, int64_t capaci
 
 void TestAll(const std::string& name, const Rows& rows, size_t heads, const std::vector<int64_t>& totals,
              int64_t alpha_ppm, int64_t capacity_cut = 0) {
-  const auto compare = [&](const char* kind, const Choice& host, const Choice& device) {
-    if (CHECK(Same(host, device, heads, capacity_cut))) return;
+  const auto compare = [&](const char* kind, const Choice& host, const Choice& device, size_t of_layer) {
+    if (CHECK(Same(host, device, of_layer, capacity_cut))) return;
     std::printf("  %s of %s: %zu units, %zu heads, alpha %lld, total %lld\n", kind, name.c_str(), rows.size(), heads,
                 static_cast<long long>(alpha_ppm), static_cast<long long>(totals[0]));
   };
   const auto test = [&](const char* kind, SelectRule::Kind rule, HeadBudget::Kind head) {
     compare(kind, OnHost(rows, heads, {.kind = head, .alpha_ppm = alpha_ppm}, totals, {}),
-            OnDevice(rows, heads, {.kind = rule, .alpha_ppm = alpha_ppm}, totals, {}, capacity_cut));
+            OnDevice(rows, heads, {.kind = rule, .alpha_ppm = alpha_ppm}, totals, {}, capacity_cut), heads);
   };
   test("uniform", SelectRule::Kind::kUniform, HeadBudget::Kind::kUniform);
   test("ada_floor", SelectRule::Kind::kAdaFloor, HeadBudget::Kind::kAdaFloor);
@@ -190,10 +190,12 @@ void TestAll(const std::string& name, const Rows& rows, size_t heads, const std:
     shares.insert(shares.end(), of_layer.begin(), of_layer.end());
   }
   const Choice host = OnHost(rows, heads, {}, totals, shares);
-  compare("given", host, OnDevice(rows, heads, {.kind = SelectRule::Kind::kGiven}, totals, shares, capacity_cut));
+  compare("given", host, OnDevice(rows, heads, {.kind = SelectRule::Kind::kGiven}, totals, shares, capacity_cut),
+          heads);
   compare("global", host,
           OnDevice(rows, rows.size(), {.kind = SelectRule::Kind::kAdaFloor, .alpha_ppm = alpha_ppm}, {total}, {},
-                   capacity_cut));
+                   capacity_cut),
+          rows.size());
 }
 
 // How much of each layer stays: nothing, everything, one, nearly everything, a tenth, or any part.
