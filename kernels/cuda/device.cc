@@ -59,6 +59,11 @@ absl::Status Device::Check(cudaError_t error, const char* what) {
                                         "; leave more of it outside of arena.bytes, or evict earlier");
   }
   const std::string name = cudaGetErrorName(error);
+  if (error == cudaErrorInvalidValue || error == cudaErrorInvalidConfiguration || error == cudaErrorNotSupported) {
+    cudaGetLastError();  // nor are these: nothing ran
+    return absl::InvalidArgumentError(std::string("the device cannot make ") + what + " in such sizes (" + name +
+                                      "); use fewer tokens, layers or query rows");
+  }
   if (on_lost_) on_lost_(name);
   return absl::UnavailableError("the device is lost: " + name + " at " + what);
 }

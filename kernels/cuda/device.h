@@ -29,8 +29,8 @@ class Device {
   // Makes the device this thread's. To be called first by whoever uses it.
   absl::Status Use();
 
-  // OK for cudaSuccess. RESOURCE_EXHAUSTED naming `what` if memory ran out, which changes nothing. Everything else is
-  // sticky or a mistake of ours: the device counts as lost, UNAVAILABLE.
+  // OK for cudaSuccess. RESOURCE_EXHAUSTED naming `what` if memory ran out, INVALID_ARGUMENT if a launcher cannot take
+  // such sizes; neither changes anything. Everything else is sticky: the device is lost, UNAVAILABLE.
   absl::Status Check(cudaError_t error, const char* what);
 
   // Notes the time on the stream, as one of three. After the stream has passed both, how long it took between two.

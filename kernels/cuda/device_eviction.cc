@@ -137,8 +137,8 @@ class DeviceEviction::Range {
     refined_ = image_.Room<float>(tokens);
     device_mask_ = image_.Room<uint64_t>(MaskWords());
     device_results_ = image_.Room<uint64_t>(RangeResults::Words(units));
-    workspace_ = image_.Room<std::byte>(
-        std::max({ScoreWorkspaceBytes(Args(), 0), RefineWorkspaceBytes(units_), SelectWorkspaceBytes(SelectUnits())}));
+    workspace_ = image_.Room<std::byte>(std::max({ScoreWorkspaceBytes(Args(), UnitsWithinWorkspace(Args())),
+                                                  RefineWorkspaceBytes(units_), SelectWorkspaceBytes(SelectUnits())}));
     KVS_RETURN_IF_ERROR(image_.Allocate(eviction_.device_, "the scores of a sequence"));
 
     FillRows(sequence_, eviction_.policy_, eviction_.outline_.k, image_.host(row_positions_), image_.host(row_scale_));
@@ -178,7 +178,8 @@ class DeviceEviction::Range {
     args.scale = image_.on_device(row_scale_);
     args.scores = image_.on_device(raw_);
     args.bad = results.bad_score.data();
-    KVS_RETURN_IF_ERROR(device_.Check(LaunchScore(args, 0, image_.on_device(workspace_), device_.stream()), "scores"));
+    KVS_RETURN_IF_ERROR(device_.Check(
+        LaunchScore(args, UnitsWithinWorkspace(args), image_.on_device(workspace_), device_.stream()), "scores"));
     return device_.Mark(1);
   }
 

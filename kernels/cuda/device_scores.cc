@@ -43,7 +43,7 @@ absl::StatusOr<bool> DeviceScores::Score(int64_t k, int32_t layer, const cpu::At
   const auto scores = image.Room<float>(output.scores.size());
   const auto attention = image.Room<float>(output.attention.size());
   const auto bad = image.Room<int64_t>(static_cast<size_t>(range.units));
-  const auto workspace = image.Room<std::byte>(ScoreWorkspaceBytes(args, 0));
+  const auto workspace = image.Room<std::byte>(ScoreWorkspaceBytes(args, UnitsWithinWorkspace(args)));
   KVS_RETURN_IF_ERROR(image.Allocate(device_, "the scores of a layer"));
   FillRows(sequence_, policy_, k, image.host(positions), image.host(scales));
   KVS_RETURN_IF_ERROR(image.Send(*device_));
@@ -56,7 +56,8 @@ absl::StatusOr<bool> DeviceScores::Score(int64_t k, int32_t layer, const cpu::At
   if (!output.attention.empty()) args.attention = image.on_device(attention);
   args.bad = image.on_device(bad);
   KVS_RETURN_IF_ERROR(device_->Check(ResetBadTokens(args.bad, range.units, device_->stream()), "scores"));
-  KVS_RETURN_IF_ERROR(device_->Check(LaunchScore(args, 0, image.on_device(workspace), device_->stream()), "scores"));
+  KVS_RETURN_IF_ERROR(device_->Check(
+      LaunchScore(args, UnitsWithinWorkspace(args), image.on_device(workspace), device_->stream()), "scores"));
   for (const auto& [to, from] : {std::pair(output.scores, args.scores), std::pair(output.attention, args.attention)}) {
     KVS_RETURN_IF_ERROR(device_->Check(
         cudaMemcpyAsync(to.data(), from, to.size_bytes(), cudaMemcpyDeviceToHost, device_->stream()), "scores"));

@@ -8,6 +8,8 @@
 namespace kvsteward::engine::cuda {
 namespace {
 
+constexpr uint64_t kLeastTokenBytes = 64;
+
 std::vector<UnitRange> Cut(const SequenceView& sequence, uint64_t range_bytes) {
   const auto heads = static_cast<size_t>(sequence.geometry.kv_heads);
   std::vector<UnitRange> ranges;
@@ -19,7 +21,9 @@ std::vector<UnitRange> Cut(const SequenceView& sequence, uint64_t range_bytes) {
       tokens += unit.length;
       longest = std::max(longest, unit.length);
     }
-    const uint64_t layer_bytes = static_cast<uint64_t>(tokens) * sequence.geometry.token_bytes();
+    // Small heads need little for their keys, but as much as others for their scores.
+    const uint64_t layer_bytes =
+        static_cast<uint64_t>(tokens) * std::max<uint64_t>(sequence.geometry.token_bytes(), kLeastTokenBytes);
     if (ranges.empty() || bytes + layer_bytes > range_bytes) {
       ranges.push_back({.first_unit = static_cast<int32_t>(first), .offset_at = first + ranges.size()});
       bytes = 0;
@@ -104,13 +108,8 @@ DeviceUnits DeviceSequence::AllUnits() const {
 }
 
 DeviceUnits DeviceSequence::Units(const UnitRange& range) const {
-  DeviceUnits units = AllUnits();
-  units.units = range.units;
+  DeviceUnits units = Slice(AllUnits(), range.first_unit, range.units);
   units.longest = range.longest;
-  units.blocks += int64_t{range.first_unit} * block_stride_;
-  units.length += range.first_unit;
-  units.stored += range.first_unit;
-  units.appended_position += range.first_unit;
   units.offset = image_.on_device(offset_) + range.offset_at;
   return units;
 }

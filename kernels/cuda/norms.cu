@@ -107,6 +107,13 @@ cudaError_t LaunchAs(const DevicePool& pool, const DeviceUnits& units, int32_t h
 cudaError_t LaunchNorms(const DevicePool& pool, const DeviceUnits& units, int32_t head_dim, DType dtype, bool squares,
                         const int32_t* normed, int64_t* bad, cudaStream_t stream) {
   if (units.units <= 0 || units.longest <= 0) return cudaSuccess;
+  if (units.units > kMostGridUnits) {
+    const cudaError_t error =
+        LaunchNorms(pool, Slice(units, 0, kMostGridUnits), head_dim, dtype, squares, normed, bad, stream);
+    if (error != cudaSuccess) return error;
+    return LaunchNorms(pool, Slice(units, kMostGridUnits, units.units - kMostGridUnits), head_dim, dtype, squares,
+                       normed + kMostGridUnits, bad + kMostGridUnits, stream);
+  }
   switch (dtype) {
     case DType::kF32:
       return (squares ? LaunchAs<DType::kF32, true> : LaunchAs<DType::kF32, false>)(pool, units, head_dim, normed, bad,

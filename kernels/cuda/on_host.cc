@@ -29,7 +29,7 @@ class MirroringEngine final : public LayerEngine {
     KVS_RETURN_IF_ERROR(Load(policy, layer));
     KVS_RETURN_IF_ERROR(
         cpu::ScoreLayer(mirror_->loaded(), policy, k, layer, threads_, out, DeviceAttention(policy, k, layer)));
-    return policy.reads_norms() ? mirror_->StoreNorms(layer) : absl::OkStatus();
+    return policy.reads_norms() && !norms_on_device_ ? mirror_->StoreNorms(layer) : absl::OkStatus();
   }
   absl::Status AccumulateLayer(const SequenceView&, const Policy& policy, int64_t k, int32_t layer,
                                std::vector<float>* running) override {
@@ -59,6 +59,7 @@ class MirroringEngine final : public LayerEngine {
     if (policy.reads_norms()) {
       absl::StatusOr<bool> good = on_device_ == nullptr ? false : on_device_->FillNorms(layer);
       if (!good.ok()) return good.status();
+      norms_on_device_ = *good;
       if (*good) KVS_RETURN_IF_ERROR(mirror_->LoadNorms(layer));
       values |= !*good;
     }
@@ -80,6 +81,7 @@ class MirroringEngine final : public LayerEngine {
   cpu::ThreadPool& threads_;
   const std::unique_ptr<HostMirror> mirror_;
   const std::unique_ptr<DeviceScores> on_device_;  // null: the host scores, too
+  bool norms_on_device_ = false;                   // of the layer that was loaded last
   absl::Status status_;
 };
 

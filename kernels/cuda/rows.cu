@@ -61,6 +61,13 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t LaunchExpandRows(const Run* runs, const int64_t* run_offset, const DeviceUnits& units, uint32_t* blocks,
                              cudaStream_t stream) {
   if (units.units <= 0 || units.longest <= 0) return cudaSuccess;
+  if (units.units > kMostGridUnits) {
+    const cudaError_t error = LaunchExpandRows(runs, run_offset, Slice(units, 0, kMostGridUnits), blocks, stream);
+    if (error != cudaSuccess) return error;
+    return LaunchExpandRows(runs, run_offset + kMostGridUnits,
+                            Slice(units, kMostGridUnits, units.units - kMostGridUnits),
+                            blocks + int64_t{kMostGridUnits} * units.block_stride, stream);
+  }
   const uint32_t most = (static_cast<uint32_t>(units.longest) + kBlockTokens - 1) / kBlockTokens;
   const dim3 grid((most + kStretch - 1) / kStretch, static_cast<uint32_t>(units.units));
   return Launch(ExpandRows, grid, kThreads, 0, stream, runs, run_offset, units, blocks);

@@ -54,6 +54,14 @@ bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) 
 
 }  // namespace
 
+int32_t UnitsWithinWorkspace(const ScoreArgs& args) {
+  constexpr size_t kMostBytes = size_t{64} << 20;
+  const size_t each = std::max<size_t>(1, ScoreWorkspaceBytes(args, 1));
+  const size_t most = std::min(
+      {kMostBytes / each, static_cast<size_t>(std::max(args.units.units, 1)), static_cast<size_t>(kMostGridUnits)});
+  return static_cast<int32_t>(std::max<size_t>(1, most));
+}
+
 size_t ScoreWorkspaceBytes(const ScoreArgs& args, int32_t units_at_a_time) {
   const ScorePass pass = Cut(args);
   const size_t rows =

@@ -52,6 +52,9 @@ struct ScoreArgs {
   int64_t* bad = nullptr;
 };
 
+// As many units as need no more than 64 MiB of workspace, but at least one.
+int32_t UnitsWithinWorkspace(const ScoreArgs& args);
+
 // What LaunchScore needs for `units_at_a_time` units, aligned to 16 bytes.
 size_t ScoreWorkspaceBytes(const ScoreArgs& args, int32_t units_at_a_time);
 

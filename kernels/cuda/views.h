@@ -17,11 +17,11 @@ struct DevicePool {
   float* running = nullptr;
 };
 
-// The residents of all units of one sequence, layer-major as in SequenceView. Arrays over tokens (scores, candidates) have
-// all units' residents one after the other: unit u's are [offset[u], offset[u + 1]).
-// Invariants: 0 <= stored <= length; resident j lies in blocks[u * block_stride + j / 16], slot j % 16.
+// The residents of all units of one sequence, layer-major as in SequenceView. Arrays over tokens (scores, candidates)
+// have all units' residents one after the other: unit u's are [offset[u], offset[u + 1]). Invariants: 0 <= stored <=
+// length; resident j lies in blocks[u * block_stride + j / 16], slot j % 16.
 struct DeviceUnits {
-  int32_t units = 0;                           // layers * kv_heads
+  int32_t units = 0;  // layers * kv_heads
   int32_t kv_heads = 0;
   int32_t longest = 0;                         // of the units' lengths: bounds every grid
   int32_t block_stride = 0;                    // entries of a unit in `blocks`
@@ -31,5 +31,19 @@ struct DeviceUnits {
   const int32_t* appended_position = nullptr;  // [units]
   const int64_t* offset = nullptr;             // [units + 1]
 };
+
+// Most units that a grid with a dimension of its own for them takes.
+inline constexpr int32_t kMostGridUnits = 65'535;
+
+// Units [first, first + count) of them. Arrays over units that are not in here begin at `first` then.
+inline DeviceUnits Slice(DeviceUnits units, int32_t first, int32_t count) {
+  units.units = count;
+  units.blocks += int64_t{first} * units.block_stride;
+  units.length += first;
+  units.stored += first;
+  units.appended_position += first;
+  if (units.offset != nullptr) units.offset += first;
+  return units;
+}
 
 }  // namespace kvsteward::engine::cuda
