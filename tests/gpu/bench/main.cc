@@ -82,9 +82,7 @@ int Main(int argc, char** argv) {
     const Ceilings ceilings = MeasureCeilings(timer, matmul_tflops, report);
     MeasureStages(timer, ceilings, mask, report);
     MeasureEvict(timer, report);
-#ifdef KVSTEWARD_WORKER_ON_CUDA
     MeasureAttention(timer, ceilings, report);
-#endif
   }
   std::printf("\n%s", report.Table().c_str());
   Write(rows, report.Rows());
