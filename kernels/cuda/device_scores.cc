@@ -59,6 +59,7 @@ absl::StatusOr<bool> DeviceScores::Score(int64_t k, int32_t layer, const cpu::At
   KVS_RETURN_IF_ERROR(device_->Check(
       LaunchScore(args, UnitsWithinWorkspace(args), image.on_device(workspace), device_->stream()), "scores"));
   for (const auto& [to, from] : {std::pair(output.scores, args.scores), std::pair(output.attention, args.attention)}) {
+    if (to.empty()) continue;
     KVS_RETURN_IF_ERROR(device_->Check(
         cudaMemcpyAsync(to.data(), from, to.size_bytes(), cudaMemcpyDeviceToHost, device_->stream()), "scores"));
   }

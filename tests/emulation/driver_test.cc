@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "base/unique_fd.h"
 #include "base/cuda/device_context.h"
 #include "base/cuda/driver.h"
+#include "base/unique_fd.h"
 
 namespace kvsteward::memory {
 namespace {

@@ -43,6 +43,7 @@ struct State {
   std::map<uintptr_t, Block> blocks KVS_GUARDED_BY(mutex);
   size_t device_bytes KVS_GUARDED_BY(mutex) = 0;  // of those of kind kDevice
   int64_t allocations_left KVS_GUARDED_BY(mutex) = FirstCount();
+  bool lost KVS_GUARDED_BY(mutex) = false;
   std::map<const void*, size_t> most_shared KVS_GUARDED_BY(mutex);
   std::set<const void*> handles KVS_GUARDED_BY(mutex);  // live streams and events
 };
@@ -122,6 +123,7 @@ cudaError_t CheckHandle(const void* handle, bool may_be_null) {
   if (handle == nullptr) return may_be_null ? cudaSuccess : Note(cudaErrorInvalidResourceHandle);
   State& state = Runtime();
   const MutexLock lock(state.mutex);
+  if (state.lost) return Note(cudaErrorIllegalAddress);
   return state.handles.contains(handle) ? cudaSuccess : Note(cudaErrorInvalidResourceHandle);
 }
 
@@ -155,6 +157,12 @@ void FailAllocationsAfter(int64_t count) {
   State& state = Runtime();
   const MutexLock lock(state.mutex);
   state.allocations_left = count;
+}
+
+void LoseDevice(bool lost) {
+  State& state = Runtime();
+  const MutexLock lock(state.mutex);
+  state.lost = lost;
 }
 
 }  // namespace kvsteward::emulation
