@@ -137,8 +137,9 @@ class DeviceEviction::Range {
     refined_ = image_.Room<float>(tokens);
     device_mask_ = image_.Room<uint64_t>(MaskWords());
     device_results_ = image_.Room<uint64_t>(RangeResults::Words(units));
-    workspace_ = image_.Room<std::byte>(std::max({ScoreWorkspaceBytes(Args(), UnitsWithinWorkspace(Args())),
-                                                  RefineWorkspaceBytes(units_), SelectWorkspaceBytes(SelectUnits())}));
+    workspace_ = image_.Room<std::byte>(
+        std::max(ScoreWorkspaceBytes(Args(), UnitsWithinWorkspace(Args())), RefineWorkspaceBytes(units_)));
+    select_workspace_ = image_.Room<std::byte>(SelectWorkspaceBytes(SelectUnits()));
     KVS_RETURN_IF_ERROR(image_.Allocate(eviction_.device_, "the scores of a sequence"));
 
     FillRows(sequence_, eviction_.policy_, eviction_.outline_.k, image_.host(row_positions_), image_.host(row_scale_));
@@ -188,14 +189,17 @@ class DeviceEviction::Range {
     const DeviceSequence& on_device = eviction_.made_->sequence;
     const Policy& policy = eviction_.policy_;
     const int64_t recent = Recent(policy.protect, eviction_.outline_.k);
+    std::byte* const select_workspace = image_.on_device(select_workspace_);
+    KVS_RETURN_IF_ERROR(device_.Check(ClearCounts(SelectUnits(), select_workspace, device_.stream()), "the selection"));
     KVS_RETURN_IF_ERROR(device_.Check(LaunchCandidates(on_device.pool(), units_, policy.protect.sinks, recent,
                                                        on_device.Candidates(range_), device_.stream()),
                                       "candidates"));
-    KVS_RETURN_IF_ERROR(device_.Check(
-        LaunchRefine(on_device.pool(), units_, on_device.Candidates(range_), steps_.data(),
-                     static_cast<int32_t>(steps_.size()), image_.on_device(raw_), image_.on_device(refined_),
-                     results.bad_refined.data(), image_.on_device(workspace_), device_.stream()),
-        "refinements"));
+    KVS_RETURN_IF_ERROR(
+        device_.Check(LaunchRefine(on_device.pool(), units_, on_device.Candidates(range_), steps_.data(),
+                                   static_cast<int32_t>(steps_.size()), image_.on_device(raw_),
+                                   image_.on_device(refined_), results.bad_refined.data(), image_.on_device(workspace_),
+                                   device_.stream(), FirstCounts(SelectUnits(), select_workspace)),
+                      "refinements"));
     const SelectRule rule{.kind = RuleKind(policy.head),
                           .alpha_ppm = policy.head.alpha_ppm,
                           .totals = image_.on_device(totals_),
@@ -206,7 +210,7 @@ class DeviceEviction::Range {
                             .list = reinterpret_cast<int32_t*>(eviction_.made_->lists.data()),
                             .list_offset = image_.on_device(list_offset_)};
     KVS_RETURN_IF_ERROR(device_.Check(LaunchSelect(SelectUnits(), rule, image_.on_device(refined_), selected,
-                                                   image_.on_device(workspace_), device_.stream()),
+                                                   select_workspace, device_.stream(), FirstDigit::kCounted),
                                       "the selection"));
     return device_.Mark(2);
   }
@@ -242,7 +246,7 @@ class DeviceEviction::Range {
   ImagePart<int32_t> row_positions_;
   ImagePart<float> row_scale_;
   ImagePart<int64_t> totals_, shares_, list_offset_, mask_offset_;
-  ImagePart<std::byte> queries_, workspace_;
+  ImagePart<std::byte> queries_, workspace_, select_workspace_;
   ImagePart<float> raw_, refined_;
   ImagePart<uint64_t> device_mask_, device_results_;
 

@@ -2,6 +2,7 @@
 #include "kernels/cuda/radix.h"
 
 #include "kernels/cuda/allot.cuh"
+#include "kernels/cuda/count_key.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace kvsteward::engine::cuda {
@@ -39,18 +40,7 @@ __global__ void __launch_bounds__(kTileThreads) CountDigit(SelectWork work) {
   for (int i = 0; i < kTileKeys; ++i) {
     const bool counted = (keys[i] ^ start) >> (kShift + kDigitBits[kDigit]) == 0;  // the sign is above the first digit
     const uint32_t bin = keys[i] >> kShift & (kBins - 1);
-    const unsigned lanes = __ballot_sync(kAllLanes, counted);
-    if (lanes == 0) continue;
-    // Scores are often alike: the lanes with the first one's value add once.
-    const int leader = __ffs(static_cast<int>(lanes)) - 1;
-    const uint32_t leader_bin = __shfl_sync(kAllLanes, bin, leader);
-    const bool like_leader = counted && bin == leader_bin;
-    const unsigned alike = __ballot_sync(kAllLanes, like_leader);
-    if (thread % kLanes == leader) {
-      atomicAdd(&counts[bin], static_cast<uint32_t>(__popc(alike)));
-    } else if (counted && !like_leader) {
-      atomicAdd(&counts[bin], 1u);
-    }
+    CountKey(counts, bin, counted);
   }
   __syncthreads();
   uint32_t* unit_counts = work.counts[kDigit] + int64_t{unit} * kBins;
@@ -251,7 +241,8 @@ template <int kDigit>
 cudaError_t CountAndFix(const SelectWork& work, bool joint, cudaStream_t stream) {
   const auto tiles = static_cast<unsigned>(int64_t{work.units} * work.tiles);
   cudaError_t error = cudaSuccess;
-  if (tiles > 0) error = Launch(CountDigit<kDigit>, tiles, kTileThreads, 0, stream, work);
+  const bool counted = kDigit == 0 && work.first_digit == FirstDigit::kCounted;
+  if (tiles > 0 && !counted) error = Launch(CountDigit<kDigit>, tiles, kTileThreads, 0, stream, work);
   if (error != cudaSuccess) return error;
   return Launch(FixDigit<kDigit>, static_cast<unsigned>(work.units / work.heads), kLayerThreads, 0, stream, work,
                 joint);

@@ -13,7 +13,7 @@
 namespace kvsteward::engine::cuda {
 
 inline constexpr int kDigits = 3;
-inline constexpr int kDigitBits[kDigits] = {11, 10, 10};
+inline constexpr int kDigitBits[kDigits] = {kFirstDigitBits, 10, 10};
 inline constexpr int kDigitShift[kDigits] = {20, 10, 0};
 constexpr int64_t DigitBins(int digit) { return int64_t{1} << kDigitBits[digit]; }
 
@@ -48,6 +48,7 @@ struct SelectWork {
   const int64_t* offset = nullptr;  // [units + 1]
   SelectRule rule;
   Selected out;
+  FirstDigit first_digit = FirstDigit::kToCount;
   uint32_t* counts[kDigits] = {};  // [units][bins]: scores with a value of the digit; later, with that or a greater one
   UnitCut* cuts = nullptr;         // [units]
   TileCount* tile_counts = nullptr;  // [units][tiles]
@@ -58,7 +59,7 @@ struct SelectWork {
   int32_t* order = nullptr;
 };
 
-// Fills `cuts` and out.kept. REQUIRES: the workspace's counts are 0.
+// Fills `cuts` and out.kept. REQUIRES: the workspace's counts are 0, but for a first digit that is counted.
 cudaError_t LaunchSearch(const SelectWork& work, cudaStream_t stream);
 
 }  // namespace kvsteward::engine::cuda

@@ -5,13 +5,16 @@
 
 #include <cfloat>
 
+#include "kernels/cuda/count_key.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/select.h"
 
 namespace kvsteward::engine::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTokens = 2048;                // of a tile
+constexpr int kBins = 1 << kFirstDigitBits;  // of the selection's first digit
 constexpr float kLeastScore = 0x1p-100f;     // scores below it become +0
 constexpr float kProtectedScore = -1.0f;     // as kProtected
 constexpr int64_t kMostBlocks = 0x7fffffff;  // of a grid
@@ -26,13 +29,14 @@ struct Work {
   DeviceCandidates candidates;
   RefineStep step;
   Whole whole;
-  int32_t tiles;    // of the longest unit
-  int32_t done;     // refinements before this one
-  bool copy;        // no refinement: what is in goes out
-  const float* in;  // [tokens]
-  float* out;       // [tokens], another array
-  double* parts;    // [units][tiles]
-  uint64_t* bad;    // [units]
+  int32_t tiles;     // of the longest unit
+  int32_t done;      // refinements before this one
+  bool copy;         // no refinement: what is in goes out
+  const float* in;   // [tokens]
+  float* out;        // [tokens], another array
+  double* parts;     // [units][tiles]
+  uint64_t* bad;     // [units]
+  uint32_t* counts;  // [units][kBins], or null
 };
 
 // One unit, and the tile of it that a thread block works on.
@@ -179,23 +183,39 @@ __device__ void Report(const Work& work, int32_t unit, int32_t done, int32_t j) 
             static_cast<unsigned long long>(done) << 32 | static_cast<uint32_t>(j));
 }
 
+// `kCount` for the last step, if it is to count what it writes.
+template <bool kCount>
 __global__ void __launch_bounds__(kThreads, 4) RefineTiles(Work work) {
+  __shared__ uint32_t counts[kCount ? kBins : 1];
   const Tile tile = TileOf(work);
   const int64_t first = int64_t{tile.index} * kTokens;
   if (first >= tile.length) return;
   const auto last = static_cast<int32_t>(min(first + kTokens, int64_t{tile.length}));
   const double whole = work.whole == Whole::kNothing ? 1.0 : FoldParts(work, tile);
   float* out = work.out + work.units.offset[tile.unit];
-  for (int32_t j = static_cast<int32_t>(first) + static_cast<int32_t>(threadIdx.x); j < last; j += kThreads) {
-    if (j < tile.begin || j >= tile.end) {
-      out[j] = kProtectedScore;
-      continue;
+  if constexpr (kCount) {
+    for (auto bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kThreads) counts[bin] = 0;
+    __syncthreads();
+  }
+  for (int32_t base = 0; base < kTokens; base += kThreads) {  // by all threads: they count together
+    const int64_t at = first + base + static_cast<int32_t>(threadIdx.x);
+    const auto j = static_cast<int32_t>(at);
+    const bool candidate = at < last && j >= tile.begin && j < tile.end;
+    float refined = kProtectedScore;
+    if (candidate) {
+      // Not finite before any refinement, or after this one; `work.done` is 0 for a copy too, which changes nothing.
+      if (work.done == 0 && !(Settled(tile.in[j]) <= FLT_MAX)) Report(work, tile.unit, 0, j);
+      refined = Settled(Refined(work, tile, j, whole));
+      if (!(refined <= FLT_MAX)) Report(work, tile.unit, work.copy ? 0 : work.done + 1, j);
     }
-    // Not finite before any refinement, or after this one; `work.done` is 0 for a copy too, which changes nothing.
-    if (work.done == 0 && !(Settled(tile.in[j]) <= FLT_MAX)) Report(work, tile.unit, 0, j);
-    const float refined = Settled(Refined(work, tile, j, whole));
-    if (!(refined <= FLT_MAX)) Report(work, tile.unit, work.copy ? 0 : work.done + 1, j);
-    out[j] = refined;
+    if (at < last) out[j] = refined;
+    if constexpr (kCount) CountKey(counts, __float_as_uint(refined) >> (31 - kFirstDigitBits) & (kBins - 1), candidate);
+  }
+  if constexpr (kCount) {
+    __syncthreads();
+    for (auto bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kThreads) {
+      if (counts[bin] != 0) atomicAdd(&work.counts[int64_t{tile.unit} * kBins + bin], counts[bin]);
+    }
   }
 }
 
@@ -228,7 +248,7 @@ size_t RefineWorkspaceBytes(const DeviceUnits& units) {
 
 cudaError_t LaunchRefine(const DevicePool& pool, const DeviceUnits& units, const DeviceCandidates& candidates,
                          const RefineStep* steps, int32_t count, float* scores, float* refined, uint64_t* bad,
-                         void* workspace, cudaStream_t stream) {
+                         void* workspace, cudaStream_t stream, uint32_t* first_counts) {
   if (units.units < 0 || units.longest < 0 || count < 0) return cudaErrorInvalidValue;
   for (int32_t i = 0; i < count; ++i) {
     if (!HasPool(steps[i])) continue;
@@ -255,7 +275,8 @@ cudaError_t LaunchRefine(const DevicePool& pool, const DeviceUnits& units, const
                .in = scores,
                .out = refined,
                .parts = static_cast<double*>(workspace),
-               .bad = bad};
+               .bad = bad,
+               .counts = first_counts};
   const auto blocks = static_cast<unsigned>(grid);
   // Every step writes the other array. A copy comes first where the last would otherwise not write `refined`.
   for (int32_t i = count % 2 == 0 ? -1 : 0; i < count; ++i) {
@@ -265,7 +286,10 @@ cudaError_t LaunchRefine(const DevicePool& pool, const DeviceUnits& units, const
     work.done = work.copy ? 0 : i;
     cudaError_t error = cudaSuccess;
     if (work.whole != Whole::kNothing) error = Launch(FoldTiles, blocks, kThreads, 0, stream, work);
-    if (error == cudaSuccess) error = Launch(RefineTiles, blocks, kThreads, 0, stream, work);
+    const bool counts = first_counts != nullptr && i == count - 1;
+    if (error == cudaSuccess) {
+      error = Launch(counts ? RefineTiles<true> : RefineTiles<false>, blocks, kThreads, 0, stream, work);
+    }
     if (error != cudaSuccess) return error;
     work.in = work.out;
     work.out = work.out == refined ? scores : refined;

@@ -34,11 +34,12 @@ inline constexpr uint64_t kNothingBad = ~uint64_t{0};
 size_t RefineWorkspaceBytes(const DeviceUnits& units);
 
 // `scores` of candidates, one for each token, become `refined`, which holds kProtected for every other resident. Scores
-// below 2^-100 become 0, before the first refinement and after each. `scores` is overwritten; `bad` is [units].
+// below 2^-100 become 0, before the first refinement and after each. `scores` is overwritten; `bad` is [units]. Refined
+// scores are counted in `first_counts` (select.h) unless that is null.
 // cudaErrorNotSupported for a pool that is too wide. REQUIRES: the pool holds norms of every resident if a step reads
 // them; `workspace` is aligned to 256 bytes.
 cudaError_t LaunchRefine(const DevicePool& pool, const DeviceUnits& units, const DeviceCandidates& candidates,
                          const RefineStep* steps, int32_t count, float* scores, float* refined, uint64_t* bad,
-                         void* workspace, cudaStream_t stream);
+                         void* workspace, cudaStream_t stream, uint32_t* first_counts = nullptr);
 
 }  // namespace kvsteward::engine::cuda

@@ -195,8 +195,20 @@ size_t SelectWorkspaceBytes(const DeviceUnits& units) {
   return carver.size();
 }
 
+uint32_t* FirstCounts(const DeviceUnits& units, void* workspace) {
+  Carver carver(workspace);
+  return WorkOf(units, carver).counts[0];
+}
+
+cudaError_t ClearCounts(const DeviceUnits& units, void* workspace, cudaStream_t stream) {
+  Carver carver(workspace);
+  const SelectWork work = WorkOf(units, carver);
+  const auto bytes = static_cast<size_t>(reinterpret_cast<std::byte*>(work.cuts) - static_cast<std::byte*>(workspace));
+  return cudaMemsetAsync(workspace, 0, bytes, stream);
+}
+
 cudaError_t LaunchSelect(const DeviceUnits& units, const SelectRule& rule, const float* scores, const Selected& out,
-                         void* workspace, cudaStream_t stream) {
+                         void* workspace, cudaStream_t stream, FirstDigit first_digit) {
   if (units.units == 0) return cudaSuccess;
   if (units.units < 0 || units.longest < 0 || units.kv_heads < 1 || units.units % units.kv_heads != 0 ||
       workspace == nullptr) {
@@ -209,12 +221,13 @@ cudaError_t LaunchSelect(const DeviceUnits& units, const SelectRule& rule, const
   work.scores = scores;
   work.rule = rule;
   work.out = out;
+  work.first_digit = first_digit;
   const int64_t tiles = int64_t{work.units} * work.tiles;
   if (tiles > kMostBlocks) return cudaErrorInvalidValue;
 
-  const auto counts_bytes =
-      static_cast<size_t>(reinterpret_cast<std::byte*>(work.cuts) - static_cast<std::byte*>(workspace));
-  if (const cudaError_t error = cudaMemsetAsync(workspace, 0, counts_bytes, stream); error != cudaSuccess) return error;
+  if (first_digit == FirstDigit::kToCount) {
+    if (const cudaError_t error = ClearCounts(units, workspace, stream); error != cudaSuccess) return error;
+  }
   if (const cudaError_t error = LaunchSearch(work, stream); error != cudaSuccess) return error;
   if (tiles == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(tiles);

@@ -31,18 +31,25 @@ struct Selected {
   int32_t* kept = nullptr;               // [units] residents
   uint64_t* mask = nullptr;              // bit j % 64 of word mask_offset[u] + j / 64: resident j of unit u stays
   const int64_t* mask_offset = nullptr;  // [units]
-  // The residents that stay, ascending, unit after unit, or null: those of a layer from list_offset[layer] on; what goes
-  // beyond the next one is not written.
+  // The residents that stay, ascending, unit after unit, or null: those of a layer from list_offset[layer] on; what
+  // goes beyond the next one is not written.
   int32_t* list = nullptr;
   const int64_t* list_offset = nullptr;  // [layers + 1]
 };
 
 size_t SelectWorkspaceBytes(const DeviceUnits& units);
 
+// The search begins by counting the values of the scores' first digit, bits [20, 31). Whoever writes the scores may do
+// that on the way: ClearCounts, then candidates' scores counted in FirstCounts, [units][1 << kFirstDigitBits].
+inline constexpr int kFirstDigitBits = 11;
+enum class FirstDigit { kToCount, kCounted };
+uint32_t* FirstCounts(const DeviceUnits& units, void* workspace);
+cudaError_t ClearCounts(const DeviceUnits& units, void* workspace, cudaStream_t stream);
+
 // `scores`: of every resident, as refined: at least +0 and no NaN, or negative, which marks a protected token. Units
 // compete within a layer of units.kv_heads; with kv_heads = units over the whole sequence (`global`). Of `units` only
 // sizes and offsets are read. REQUIRES: `workspace` is aligned to 256 bytes.
 cudaError_t LaunchSelect(const DeviceUnits& units, const SelectRule& rule, const float* scores, const Selected& out,
-                         void* workspace, cudaStream_t stream);
+                         void* workspace, cudaStream_t stream, FirstDigit first_digit = FirstDigit::kToCount);
 
 }  // namespace kvsteward::engine::cuda

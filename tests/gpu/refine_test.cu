@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/refine.h"
+#include "kernels/cuda/select.h"
 #include "tests/gpu/check.h"
 #include "tests/gpu/paged_units.h"
 #include "tests/kernels/random_scores.h"
@@ -101,6 +102,20 @@ struct Result {
   std::vector<uint64_t> bad;
 };
 
+// How often each value of the selection's first digit is met among each unit's candidates.
+constexpr size_t kBins = size_t{1} << engine::cuda::kFirstDigitBits;
+std::vector<uint32_t> FirstDigits(const std::vector<float>& refined, const std::vector<Unit>& units) {
+  std::vector<uint32_t> counts(units.size() * kBins, 0);
+  size_t offset = 0;
+  for (size_t u = 0; u < units.size(); ++u) {
+    for (int32_t j = units[u].begin; j < units[u].end; ++j) {
+      ++counts[u * kBins + (std::bit_cast<uint32_t>(refined[offset + static_cast<size_t>(j)]) >> 20 & (kBins - 1))];
+    }
+    offset += units[u].scores.size();
+  }
+  return counts;
+}
+
 Result OnDevice(const PagedUnits& paged, const HostUnits& host, const std::vector<Unit>& units,
                 const std::vector<RefineStep>& steps) {
   std::vector<float> all;
@@ -117,11 +132,14 @@ Result OnDevice(const PagedUnits& paged, const HostUnits& host, const std::vecto
     const DeviceArray<float> scores(all), refined(std::vector<float>(all.size(), kNan));
     const DeviceArray<uint64_t> bad(std::vector<uint64_t>(host.count(), 3));
     const DeviceArray<uint8_t> workspace(std::vector<uint8_t>(workspace_bytes, &result == results ? 0xff : 0x11));
+    const bool counts = &result != results;  // the second time
+    const DeviceArray<uint32_t> first_counts(std::vector<uint32_t>(host.count() * kBins, 0));
     CHECK_CUDA(engine::cuda::LaunchRefine(paged.pool(), paged.units(), {begin.data(), end.data()}, steps.data(),
                                           static_cast<int32_t>(steps.size()), scores.data(), refined.data(), bad.data(),
-                                          workspace.data(), nullptr));
+                                          workspace.data(), nullptr, counts ? first_counts.data() : nullptr));
     CHECK_CUDA(cudaDeviceSynchronize());
     result = {refined.Read(), bad.Read()};
+    if (counts) CHECK(first_counts.Read() == FirstDigits(result.scores, units));
   }
   const auto bits = [](float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); };
   CHECK(std::ranges::equal(results[0].scores, results[1].scores, bits) && results[0].bad == results[1].bad);
