@@ -20,8 +20,6 @@ namespace {
 // Keys of the layers that are planned in one go: bounds how long a step is, at a millisecond or so, and its memory.
 constexpr uint64_t kRangeBytes = uint64_t{2} << 30;
 
-bool Norms(const Policy& policy) { return policy.reads_norms(); }
-
 }  // namespace
 
 // What kernels leave for the host, one copy: [units] each.
@@ -166,7 +164,7 @@ class DeviceEviction::Range {
     KVS_RETURN_IF_ERROR(device_.Mark(0));
     KVS_RETURN_IF_ERROR(
         device_.Check(ResetBadTokens(results.bad_norm.data(), 2 * range_.units, device_.stream()), "scores"));
-    if (Norms(eviction_.policy_)) {
+    if (eviction_.policy_.reads_norms()) {
       const bool squares = eviction_.policy_.norm() != Norm::kL1;
       KVS_RETURN_IF_ERROR(device_.Check(
           LaunchNorms(pool, units_, sequence_.geometry.head_dim, sequence_.geometry.dtype, squares,
@@ -290,7 +288,7 @@ absl::StatusOr<std::unique_ptr<Eviction>> DeviceEviction::Start(const std::share
 absl::Status DeviceEviction::UploadSequence() {
   if (made_ != nullptr) return absl::OkStatus();
   const bool global = policy_.layer.kind == LayerBudget::Kind::kGlobal;
-  const bool normed = Norms(policy_) && sequence_.normed_kind == policy_.norm();
+  const bool normed = policy_.reads_norms() && sequence_.normed_kind == policy_.norm();
   absl::StatusOr<DeviceSequence> uploaded =
       DeviceSequence::Upload(device_, sequence_, global ? std::numeric_limits<uint64_t>::max() : kRangeBytes, normed);
   if (!uploaded.ok()) return uploaded.status();

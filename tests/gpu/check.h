@@ -41,8 +41,8 @@ inline int TestResult() {
   return failures == 0 && checks > 0 ? 0 : 1;
 }
 
-// Whether only small cases are wanted: under a sanitizer, or on a CPU, they take hundreds of times as long.
-inline bool Small() { return kEmulated || std::getenv("KVSTEWARD_GPU_TEST_SMALL") != nullptr; }
+// Whether only small cases are wanted: under a sanitizer they take hundreds of times as long.
+inline bool Small() { return std::getenv("KVSTEWARD_GPU_TEST_SMALL") != nullptr; }
 
 #define CHECK(condition) ::kvsteward::gpu_test::Check((condition), __FILE__, __LINE__, #condition)
 #define CHECK_CUDA(call) ::kvsteward::gpu_test::CheckCuda((call), __FILE__, __LINE__, #call)

@@ -198,7 +198,7 @@ void TestRandom() {
   std::mt19937 random(1);
   const std::vector<int32_t> sizes = {0, 1, 2, 7, 16, 17, 100, 2047, 2048, 2049, 5000};
   const int32_t pools[] = {1, 3, 7, 33, 1025};
-  for (uint32_t round = 0; round < (Small() ? 20 : 150); ++round) {
+  for (uint32_t round = 0; round < (Small() ? 20 : kEmulated ? 40 : 150); ++round) {
     std::vector<int32_t> lengths;
     for (int i = 0; i < 6; ++i) lengths.push_back(sizes[random() % sizes.size()]);
     HostUnits host = DrawUnits(random, lengths);

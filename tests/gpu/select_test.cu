@@ -220,7 +220,7 @@ void TestRandom() {
   const size_t sizes[] = {0, 1, 2, 31, 32, 33, 63, 64, 65, 255, 257, 1000, 2047, 2048, 2049, 4096, 5003};
   const int64_t alphas[] = {0, 200'000, 1'000'000, 999'999, 1, 500'000};
   const size_t head_counts[] = {1, 2, 3, 8, 33};
-  for (uint32_t round = 0; round < (Small() ? 12 : 120); ++round) {
+  for (uint32_t round = 0; round < (Small() ? 12 : kEmulated ? 20 : 120); ++round) {
     const size_t heads = head_counts[random() % 5];
     const size_t layers = 1 + random() % 3;
     Rows rows;
@@ -264,7 +264,7 @@ void TestAdversarial() {
   for (const auto& [name, rows] : cases) {
     for (const int64_t alpha : {int64_t{0}, int64_t{200'000}, int64_t{1'000'000}}) {
       if (Small() && alpha != 200'000) continue;
-      for (uint32_t kind = Small() ? 4 : 0; kind < 6; ++kind) {
+      for (uint32_t kind = Small() ? 4 : kEmulated ? 5 : 0; kind < 6; ++kind) {
         const size_t heads = rows.size() >= 8 ? 4 : rows.size();
         TestAll(name, rows, heads, Totals(random, rows, heads, kind), alpha);
       }
