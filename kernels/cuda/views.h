@@ -37,12 +37,15 @@ inline constexpr int32_t kMostGridUnits = 65'535;
 
 // Units [first, first + count) of them. Arrays over units that are not in here begin at `first` then.
 inline DeviceUnits Slice(DeviceUnits units, int32_t first, int32_t count) {
+  const auto skip = [](auto*& array, int64_t entries) {
+    if (array != nullptr) array += entries;  // some launchers are not given all
+  };
   units.units = count;
-  units.blocks += int64_t{first} * units.block_stride;
-  units.length += first;
-  units.stored += first;
-  units.appended_position += first;
-  if (units.offset != nullptr) units.offset += first;
+  skip(units.blocks, int64_t{first} * units.block_stride);
+  skip(units.length, first);
+  skip(units.stored, first);
+  skip(units.appended_position, first);
+  skip(units.offset, first);
   return units;
 }
 

@@ -18,8 +18,19 @@ using engine::cuda::ResetBadTokens;
 
 constexpr float kUnwritten = -7.0f;
 
-void Norms(Random& random, DType dtype, int32_t dim, bool squares, bool bad_values) {
-  PagedModel model(random, {0, 1, 15, 16, 17, 300, 1031, 64}, 4, dim, dtype, 0.5f, 2);
+// More units than one grid takes, few of which hold tokens: the first, the last, and those around the limit.
+std::vector<int32_t> ManyUnits() {
+  std::vector<int32_t> lengths(engine::cuda::kMostGridUnits + 5, 0);
+  lengths.front() = 20;
+  lengths.back() = 35;
+  lengths[engine::cuda::kMostGridUnits - 1] = 17;
+  lengths[engine::cuda::kMostGridUnits] = 18;
+  return lengths;
+}
+
+void Norms(Random& random, DType dtype, int32_t dim, bool squares, bool bad_values,
+           const std::vector<int32_t>& lengths = {0, 1, 15, 16, 17, 300, 1031, 64}) {
+  PagedModel model(random, lengths, lengths.size() % 4 == 0 ? 4 : 1, dim, dtype, 0.5f, 2);
   std::vector<int32_t> normed;
   std::vector<int64_t> first_bad(static_cast<size_t>(model.units()), kNoBadToken);
   for (size_t unit = 0; unit < model.length.size(); ++unit) {
@@ -110,6 +121,8 @@ void RunAll() {
       }
     }
   }
+  Norms(random, DType::kBF16, 8, true, true, ManyUnits());
+  Rows(random, ManyUnits(), 2);
   Rows(random, {0, 1, 16, 17, 100}, 1);
   Rows(random, {0}, 4);
   if (Small()) return;
